@@ -1,0 +1,61 @@
+# Two commands: `make demo` explains a picture, `make test` runs every check. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types imports unit docs bench clean
+
+help:
+	@echo "make demo   set up, explain a picture of a dog offline, print the path of the page"
+	@echo "make test   set up, run every check: lint, types, imports, tests with coverage, docs"
+	@echo "make bench  set up, measure speed and completeness"
+	@echo "make clean  remove the environment and what was made"
+
+$(BIN)/python:
+	@echo "==> Making a Python environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/core.stamp: $(BIN)/python pyproject.toml constraints.txt
+	@echo "==> Installing Isthmus and its core dependencies (PyTorch is large: this takes a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/core.stamp
+	@echo "==> Installing the tools of the checks"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/core.stamp
+	@echo "==> Explaining examples/dog.jpg with the bundled model, offline"
+	@HF_HUB_OFFLINE=1 $(BIN)/isthmus explain examples/dog.jpg \
+		"a dog on the grass" "a dog is tied to a fire hydrant" "a plate of food" \
+		--steps auto --out $(DEMO)
+	@echo "==> Open this page in a browser: $(abspath $(DEMO)/index.html)"
+
+test: $(VENV)/dev.stamp lint types imports unit
+
+lint: $(VENV)/dev.stamp
+	@echo "==> Lint and format (ruff)"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	@echo "==> Types, strict (mypy)"
+	@$(BIN)/mypy
+
+imports: $(VENV)/dev.stamp
+	@echo "==> Directions of imports (import-linter)"
+	@$(BIN)/lint-imports
+
+unit: $(VENV)/dev.stamp
+	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python benchmarks/explain_once.py
+	@$(BIN)/python benchmarks/completeness.py
+
+clean:
+	rm -rf $(VENV) $(DEMO) isthmus-out out build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

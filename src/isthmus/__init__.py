@@ -1,0 +1,54 @@
+"""Isthmus: see what passes between an image and a text.
+
+    >>> import isthmus
+    >>> model = isthmus.load("mini")
+    >>> explanation = isthmus.explain(model, "examples/dog.jpg", "a dog is tied to a fire hydrant")
+
+The names below are imported when they are first used, so that `import isthmus` is instant.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load": "explainer",
+    "explain": "explainer",
+    "Explanation": "explanation",
+    "ImageAttribution": "explanation",
+    "TextAttribution": "explanation",
+    "Pair": "targets",
+    "Contrast": "targets",
+    "Direction": "targets",
+    "DualEncoder": "encoders.dual",
+    "PreparedImage": "encoders.dual",
+    "Tower": "encoders.tower",
+    "IsthmusError": "errors",
+    "METHODS": "methods",
+}
+
+__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from isthmus.encoders.dual import DualEncoder, PreparedImage
+    from isthmus.encoders.tower import Tower
+    from isthmus.errors import IsthmusError
+    from isthmus.explainer import explain, load
+    from isthmus.explanation import Explanation, ImageAttribution, TextAttribution
+    from isthmus.methods import METHODS
+    from isthmus.targets import Contrast, Direction, Pair
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'isthmus' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"isthmus.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

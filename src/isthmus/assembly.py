@@ -1,0 +1,137 @@
+"""Turns a method's raw scores per position into an Explanation's data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isthmus.encoders.dual import Frame
+from isthmus.encoders.layout import TokenLayout
+from isthmus.explanation import (
+    Array,
+    Completeness,
+    ImageAttribution,
+    Special,
+    TextAttribution,
+    Token,
+    Word,
+)
+from isthmus.methods.registry import Attribution
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One input's share of a batch's Attribution, on the CPU."""
+
+    scores: Tensor
+    completeness: Completeness
+    options: Mapping[str, Any]
+    notes: tuple[str, ...]
+    published: bool
+
+
+def rows_of(attribution: Attribution) -> list[Row]:
+    """Take a batch apart."""
+    scores = attribution.scores.detach().cpu()
+    opened = attribution.open.tolist()
+    closed = [None] * len(opened) if attribution.closed is None else attribution.closed.tolist()
+    totals = scores.double().sum(-1).tolist()
+    return [
+        Row(
+            scores[i],
+            Completeness(opened[i], closed[i], totals[i]),
+            attribution.options[i],
+            attribution.notes[i] if attribution.notes else (),
+            attribution.published,
+        )
+        for i in range(len(opened))
+    ]
+
+
+def image_attribution(row: Row, layout: TokenLayout, frame: Frame, target: str) -> ImageAttribution:
+    """Scores on the patch grid, special positions apart."""
+    assert layout.grid is not None, "the layout of a picture has a grid"
+    grid = row.scores[list(layout.patches)].reshape(layout.grid)
+    return ImageAttribution(
+        scores=grid.numpy(),
+        special=_special(row, layout),
+        crop=frame.crop,
+        size=frame.size,
+        input_size=frame.input_size,
+        completeness=row.completeness,
+        target=target,
+        options=row.options,
+        published=_published_image(grid, frame.input_size) if row.published else None,
+        notes=row.notes,
+    )
+
+
+def text_attribution(row: Row, layout: TokenLayout, text: str, target: str, note: str) -> TextAttribution:
+    """Scores of tokens, and of words as the sums of their tokens, special positions apart."""
+    scores = row.scores.double().tolist()
+    tokens = tuple(
+        Token(text[p.start : p.end], p.start, p.end, p.position, scores[p.position]) for p in layout.pieces
+    )
+    index = {token.position: i for i, token in enumerate(tokens)}
+    words = tuple(
+        Word(
+            text[w.start : w.end],
+            w.start,
+            w.end,
+            sum(scores[p] for p in w.positions),
+            tuple(index[p] for p in w.positions),
+        )
+        for w in layout.words
+    )
+    kept = sorted([p.position for p in layout.pieces] + [position for _, position in layout.special])
+    return TextAttribution(
+        text=text,
+        tokens=tokens,
+        words=words,
+        special=_special(row, layout),
+        completeness=row.completeness,
+        target=target,
+        options=row.options,
+        published=_minmax(row.scores[kept]).numpy() if row.published else None,
+        notes=(*row.notes, note) if note else row.notes,
+    )
+
+
+def _special(row: Row, layout: TokenLayout) -> tuple[Special, ...]:
+    return tuple(Special(name, position, float(row.scores[position])) for name, position in layout.special)
+
+
+def _published_image(grid: Tensor, input_size: tuple[int, int]) -> Array:
+    large = nn.functional.interpolate(
+        grid[None, None].float(), size=input_size, mode="bilinear", align_corners=False
+    )
+    return np.asarray(_minmax(large[0, 0]).numpy())
+
+
+def _minmax(values: Tensor) -> Tensor:
+    """As published: a constant map gives NaN."""
+    return (values - values.min()) / (values.max() - values.min())
+
+
+def summed(passes: list[Mapping[str, int]], pairs: int) -> dict[str, float]:
+    """Passes of several batches, per pair."""
+    names = sorted({name for one in passes for name in one})
+    return {name: sum(one.get(name, 0) for one in passes) / pairs for name in names}
+
+
+def jsonable(value: Any) -> Any:
+    """An option as it can be written down."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f"{type(value).__name__.lower()} {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(jsonable(v) for v in value)
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

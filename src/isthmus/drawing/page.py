@@ -1,0 +1,218 @@
+"""The HTML page: self-contained, without a script file, a font or a picture from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from isthmus.drawing.heatmap import calmed, layer, outlined
+from isthmus.drawing.scale import MAP, Scale, ink, region_scale, word_scale
+from isthmus.explanation import Array, Completeness, Explanation, ImageAttribution, TextAttribution
+
+_LAYER_LIMIT = 512  # pixels of the heat map's longer side; the browser scales it smoothly
+
+
+def page(explanations: Explanation | Sequence[Explanation], title: str = "") -> str:
+    """A whole HTML page of one or more explanations, all on one scale."""
+    many = _listed(explanations)
+    name = escape(title or (many[0].caption if len(many) == 1 else "") or "Isthmus")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}</title></head>\n<body class='isthmus-page'>\n{fragment(many, heading=name)}\n</body></html>\n"
+    )
+
+
+def fragment(explanations: Explanation | Sequence[Explanation], *, heading: str = "") -> str:
+    """The same for a notebook: one element, its style bound to it. `heading` is HTML."""
+    many = _listed(explanations)
+    regions, words = region_scale(many), word_scale(many)
+    style = files("isthmus.drawing").joinpath("page.css").read_text(encoding="utf-8")
+    cards = "\n".join(_card(one, regions, words, i) for i, one in enumerate(many))
+    used = [s for s, side in ((regions, "image"), (words, "text")) if any(getattr(o, side) for o in many)]
+    return (
+        f"<div class='isthmus'><style>{style}</style>"
+        + (f"<h1>{heading}</h1>" if heading else "")
+        + f"<div class='bar'>{''.join(map(_legend, used))}{_controls(many)}</div>"
+        + f"<div class='cards'>\n{cards}\n</div></div>"
+    )
+
+
+def _listed(explanations: Explanation | Sequence[Explanation]) -> list[Explanation]:
+    return [explanations] if isinstance(explanations, Explanation) else list(explanations)
+
+
+def _controls(many: Sequence[Explanation]) -> str:
+    if not any(one.image is not None for one in many):
+        return ""
+    change = "this.closest('.isthmus').style.setProperty('{}', {})"
+    return (
+        "<span class='controls'><label>Map <input type='range' min='0' max='1' step='0.05' value='1' "
+        f'oninput="{change.format("--map", "this.value")}"></label>'
+        "<label><input type='checkbox' "
+        f'onchange="{change.format("--against", "this.checked ? 0 : 1")}"> only what speaks for</label></span>'
+    )
+
+
+def _legend(scale: Scale) -> str:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    stops = ", ".join(to_hex(colormaps[MAP](i / 8)) for i in range(9))
+    return (
+        f"<span class='legend'><span>against {-scale.limit:.3g}</span>"
+        f"<span class='ramp' style='background:linear-gradient(90deg, {stops})'></span>"
+        f"<span>+{scale.limit:.3g} for <small>({escape(scale.unit)})</small></span></span>"
+    )
+
+
+def _card(one: Explanation, regions: Scale, words: Scale, number: int) -> str:
+    parts = [f"<article class='card' aria-label='Explanation {number + 1}'>", _figures(one)]
+    if one.picture is not None or one.image is not None:
+        parts.append(_pictures(one, regions))
+    if one.text is not None:
+        parts.append(_words(one.text, words))
+    elif one.caption:
+        parts.append(f"<p class='words' dir='auto'>{escape(one.caption)}</p>")
+    for side in (one.image, one.text):
+        parts += [f"<p class='note'>{escape(note)}</p>" for note in (side.notes if side is not None else ())]
+    return "\n".join([*parts, _details(one), "</article>"])
+
+
+def _figures(one: Explanation) -> str:
+    shown = []
+    if one.similarity is not None:
+        shown.append(f"similarity <b>{one.similarity:.3f}</b>")
+    if one.probability is not None:
+        shown.append(f"probability <b>{one.probability:.1%}</b> <small>among these texts</small>")
+    return f"<p class='figures'>{' · '.join(shown)}</p>"
+
+
+def _pictures(one: Explanation, scale: Scale) -> str:
+    picture = one.picture
+    if picture is None:
+        assert one.image is not None
+        picture = np.full((*one.image.input_size, 3), 205, dtype=np.uint8)
+    name = f"The picture {one.source!r}" if one.source else "The picture"
+    plain = f"<div class='frame'><img src='{_jpeg(picture)}' alt='{escape(name, quote=True)}'></div>"
+    if one.image is None:
+        return f"<div class='pictures'>{plain}</div>"
+    small = _fit((picture.shape[1], picture.shape[0]), _LAYER_LIMIT)
+    maps = "".join(
+        f"<img class='{kind}' src='{_png(layer(one.image, small, scale, sign=sign))}' alt=''>"
+        for kind, sign in (("for", 1), ("against", -1))
+    )
+    alt = escape(_map_in_words(one.image), quote=True)
+    return (
+        f"<div class='pictures'>{plain}<div class='frame' role='img' aria-label='{alt}'>"
+        f"<img src='{_jpeg(calmed(picture))}' alt=''>{maps}{_cells(one.image)}</div></div>"
+    )
+
+
+def _map_in_words(image: ImageAttribution) -> str:
+    """A text alternative: where the strongest regions lie."""
+
+    def place(index: Any) -> str:
+        row, column = np.unravel_index(int(index), image.scores.shape)
+        return f"row {row + 1}, column {column + 1} ({image.scores[row, column]:+.4f})"
+
+    rows, columns = image.scores.shape
+    return (
+        f"Heat map of {rows} by {columns} regions; most for: {place(image.scores.argmax())}; "
+        f"most against: {place(image.scores.argmin())}"
+    )
+
+
+def _cells(image: ImageAttribution) -> str:
+    """The crop's outline, and over each patch an empty box that tells its raw score."""
+    width, height = image.size
+    crop, (rows, columns) = image.crop, image.scores.shape
+    box = (
+        f"left:{100 * crop.left / width:.4f}%;top:{100 * crop.top / height:.4f}%;"
+        f"width:{100 * (crop.right - crop.left) / width:.4f}%;height:{100 * (crop.bottom - crop.top) / height:.4f}%"
+    )
+    cells = "".join(
+        f"<i title='row {r + 1}, column {c + 1}: {image.scores[r, c]:+.5f}'></i>"
+        for r in range(rows)
+        for c in range(columns)
+    )
+    kind = "crop outlined" if outlined(image) else "crop"
+    return f"<div class='{kind}' style='{box};grid-template-columns:repeat({columns},1fr)'>{cells}</div>"
+
+
+def _words(text: TextAttribution, scale: Scale) -> str:
+    parts, end = [], 0
+    for word in text.words:
+        colour, value = scale.colour(word.score), f"{word.score:+.4f}"
+        shown = escape(word.text)
+        parts.append(escape(text.text[end : word.start]))
+        parts.append(
+            f"<span class='word' tabindex='0' style='background:{colour};color:{ink(colour)}' data-score='{value}' "
+            f"title='{value}'>{shown}<span class='spoken'> {value}</span></span>"
+        )
+        end = word.end
+    return f"<p class='words' dir='auto'>{''.join(parts)}{escape(text.text[end:])}</p>"
+
+
+def _details(one: Explanation) -> str:
+    rows = []
+    for name, side in (("image", one.image), ("text", one.text)):
+        if side is None:
+            continue
+        special = ", ".join(f"{s.name} {s.score:+.4f}" for s in side.special)
+        options = ", ".join(f"{k} {v}" for k, v in side.options.items())
+        rows += [
+            (f"{name}: explained", side.target),
+            (f"{name}: score", _completeness(side.completeness)),
+            (f"{name}: other positions", special),
+            (f"{name}: options", options),
+        ]
+    p = one.provenance
+    rows += [
+        ("model", f"{p.model} ({p.revision}), {p.dtype} on {p.device}"),
+        ("method", p.method + (f", preset {p.preset}" if p.preset else "")),
+        ("cost", f"{p.seconds:.3f} s, " + ", ".join(f"{v:g} {k}" for k, v in p.passes.items()) + " passes"),
+        ("versions", _pairs(p.versions)),
+    ]
+    body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in rows if v)
+    return f"<details><summary>Where this comes from</summary><table>{body}</table></details>"
+
+
+def _pairs(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in mapping.items())
+
+
+def _completeness(found: Completeness) -> str:
+    if found.closed is None or found.delta is None:
+        return f"{found.open:.4f}"
+    return (
+        f"{found.open:.4f} open, {found.closed:.4f} closed; all positions sum to {found.total:.4f}, "
+        f"a delta of {found.delta:+.1e} ({found.relative_delta:.2%})"
+    )
+
+
+def _fit(size: tuple[int, int], limit: int) -> tuple[int, int]:
+    scale = min(1.0, limit / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _png(array: Array) -> str:
+    return _data(array, "PNG", optimize=True)
+
+
+def _jpeg(array: Array) -> str:
+    return _data(array, "JPEG", quality=88)
+
+
+def _data(array: Array, kind: str, **options: Any) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -1,0 +1,57 @@
+"""One diverging colour scale, centred on zero: red speaks for the match, blue against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from isthmus.explanation import Array, Explanation
+
+MAP = "RdBu_r"  # ColorBrewer's red-blue, told apart by every kind of colour vision
+FOR, AGAINST = (178, 24, 43), (33, 102, 172)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colours for values from `-limit` to `limit`."""
+
+    limit: float
+    unit: str
+
+    def normalised(self, values: Array | float) -> Array:
+        """Values over the limit, in [-1, 1]."""
+        return np.asarray(np.clip(np.asarray(values, dtype=np.float64) / self.limit, -1, 1))
+
+    def colour(self, value: float) -> str:
+        """Hexadecimal colour of a value; white at zero."""
+        from matplotlib import colormaps
+        from matplotlib.colors import to_hex
+
+        return str(to_hex(colormaps[MAP](0.5 + 0.5 * float(self.normalised(value)))))
+
+
+def ink(colour: str) -> str:
+    """Black or white, whichever is legible on a hexadecimal colour (WCAG relative luminance)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#ffffff" if luminance < 0.179 else "#111111"
+
+
+def region_scale(explanations: Sequence[Explanation]) -> Scale:
+    """The scale that all picture panels of a figure share."""
+    values = [one.image.scores for one in explanations if one.image is not None]
+    return Scale(_limit(v for array in values for v in array.ravel().tolist()), "score per patch")
+
+
+def word_scale(explanations: Sequence[Explanation]) -> Scale:
+    """The scale that all texts of a figure share."""
+    words = [word.score for one in explanations if one.text is not None for word in one.text.words]
+    return Scale(_limit(words), "score per word")
+
+
+def _limit(values: Iterable[float]) -> float:
+    finite = [abs(value) for value in values if np.isfinite(value)]
+    return max(finite, default=0.0) or 1.0

@@ -1,0 +1,42 @@
+"""Lines of words for the figure, measured with the fonts that draw them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from isthmus.explanation import TextAttribution, Word
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Line = list[tuple[float, Word]]  # inches from the left, word
+
+_SPACE, _PAD = 0.09, 0.05
+
+
+def wrapped(text: TextAttribution, fig: Figure, width: float) -> list[Line]:
+    """Break a text into lines of at most `width` inches; a word that is wider still gets a line of its own, cut."""
+    lines: list[Line] = [[]]
+    x = 0.0
+    for word in text.words:
+        shown = Word(_shortened(word.text, fig, width), word.start, word.end, word.score, word.tokens)
+        wide = max(_inches(shown.text, 11, fig), _inches(f"{word.score:+.3f}", 6.5, fig)) + _PAD
+        if x and x + wide > width:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((x, shown))
+        x += wide + _SPACE
+    return lines
+
+
+def _shortened(text: str, fig: Figure, width: float) -> str:
+    while len(text) > 1 and _inches(text, 11, fig) > width - 0.1:
+        text = text[: int(0.8 * len(text))].rstrip("…") + "…"
+    return text
+
+
+def _inches(text: str, size: float, fig: Figure) -> float:
+    from matplotlib.text import Text
+
+    item = Text(0, 0, text, size=size, parse_math=False, figure=fig)
+    return float(item.get_window_extent(fig.canvas.get_renderer()).width / fig.dpi)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Dual encoders, and how each of their towers is cut at a layer."""

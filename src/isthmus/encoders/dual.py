@@ -1,0 +1,88 @@
+"""DualEncoder: an image tower and a text tower with one joint space, and what makes their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.encoders.layout import TokenLayout
+from isthmus.encoders.pictures import Picture
+from isthmus.encoders.tower import Inputs, Side, Tower
+from isthmus.explanation import Box
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """A picture already resized and normalised as the model wants it: `pixel_values` of `(3, height, width)`."""
+
+    pixel_values: Tensor
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How a picture became the model's input.
+
+    `crop` is the part seen, in the picture's pixels; `size` the picture's `(width, height)`; `input_size` the
+    input's `(height, width)`.
+    """
+
+    crop: Box
+    size: tuple[int, int]
+    input_size: tuple[int, int]
+
+
+class Processing(Protocol):
+    """Turns pictures and texts into the inputs of a model's towers."""
+
+    def pictures(
+        self, pictures: Sequence[Picture | PreparedImage]
+    ) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
+        """Inputs of the image tower, and for each picture its frame and the layout of its positions."""
+
+    def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
+        """Inputs of the text tower, and for each text its layout and a note ("" where none is due)."""
+
+    def shown(self, prepared: PreparedImage) -> Picture:
+        """The picture that a prepared input shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class DualEncoder:
+    """A dual encoder, ready to be explained.
+
+    Attributes:
+        name: what it was loaded by.
+        revision: short hash of the weights.
+        notice: one sentence that readers of its results should know, "" where there is none.
+        model: the model itself, untouched.
+        image, text: its towers.
+        processing: makes their inputs.
+        logit_scale: the factor of the softmax over texts; None where the model defines no such probability.
+    """
+
+    name: str
+    revision: str
+    notice: str
+    model: nn.Module
+    image: Tower
+    text: Tower
+    processing: Processing
+    logit_scale: float | None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return next(self.model.parameters()).dtype
+
+    def tower(self, side: Side) -> Tower:
+        """The tower of a side."""
+        return self.image if side == "image" else self.text

@@ -1,0 +1,113 @@
+"""Names for positions: which are patches, which are words of the user's text, which are special."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import regex
+
+# Unicode's word boundaries (UAX #29): "don't" and "3.14" stay whole, an emoji of several code points too, and
+# scripts without spaces fall apart into characters instead of becoming one word as long as the sentence.
+_BOUNDARY = regex.compile(r"(?V1w)\b")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of the user's text at `position`; `start` and `end` are offsets into that text."""
+
+    position: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """A word of the user's text, `text[start:end]`, and the positions of its tokens."""
+
+    start: int
+    end: int
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What each position of a tower's sequence is.
+
+    Attributes:
+        length: number of positions that are not padding; padding, if any, comes after them or before.
+        grid: `(rows, columns)` of the patches, None for a text.
+        patches: position of each patch, row by row.
+        pieces: tokens of the user's text, in order.
+        words: words of the user's text, each with the positions of its tokens.
+        special: `(name, position)` of the rest: CLS, registers, BOS, EOS.
+    """
+
+    length: int
+    grid: tuple[int, int] | None = None
+    patches: tuple[int, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    words: tuple[Span, ...] = ()
+    special: tuple[tuple[str, int], ...] = ()
+
+
+def image_layout(grid: tuple[int, int], *, special: Sequence[str] = ("CLS",)) -> TokenLayout:
+    """Layout of a vision transformer: `special` positions first, then the patches row by row."""
+    first, count = len(special), grid[0] * grid[1]
+    return TokenLayout(
+        length=first + count,
+        grid=grid,
+        patches=tuple(range(first, first + count)),
+        special=tuple((name, i) for i, name in enumerate(special)),
+    )
+
+
+def text_layout(text: str, offsets: Sequence[tuple[int, int]], names: Sequence[str | None]) -> TokenLayout:
+    """Layout of a tokenised text.
+
+    Args:
+        text: the user's text.
+        offsets: for each position the `(start, end)` of its characters in `text`; empty for special ones.
+        names: for each position its name where it is special ("BOS", "EOS", "PAD"), else None.
+    """
+    pieces, special = [], []
+    for position, ((start, end), name) in enumerate(zip(offsets, names, strict=True)):
+        start, end = _trimmed(text, start, end)
+        if name == "PAD":
+            continue
+        if name is not None or start >= end:
+            special.append((name or "BLANK", position))
+        else:
+            pieces.append(Piece(position, start, end))
+    length = len(pieces) + len(special)
+    return TokenLayout(length, pieces=tuple(pieces), words=_words(text, pieces), special=tuple(special))
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Some tokenizers count the blank before a word to its offsets."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _words(text: str, pieces: Sequence[Piece]) -> tuple[Span, ...]:
+    """Merge pieces to words; words that share a piece become one."""
+    cuts = [match.start() for match in _BOUNDARY.finditer(text)]
+    edges = sorted({0, len(text), *cuts})
+    spans = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if not text[a:b].isspace()]
+    groups: list[list[int]] = []  # first and last span of each group, then the positions of its pieces
+    first = 0
+    for piece in pieces:
+        while spans[first][1] <= piece.start:
+            first += 1
+        last = first
+        while last + 1 < len(spans) and spans[last + 1][0] < piece.end:
+            last += 1
+        if groups and first <= groups[-1][1]:
+            groups[-1][1] = max(groups[-1][1], last)
+            groups[-1].append(piece.position)
+        else:
+            groups.append([first, last, piece.position])
+    return tuple(Span(spans[g[0]][0], spans[g[1]][1], tuple(g[2:])) for g in groups)

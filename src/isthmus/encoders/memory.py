@@ -1,0 +1,59 @@
+"""Memory is a budget: how many replacements of a hidden state run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from isthmus.encoders.tower import Split
+from isthmus.errors import ModelError
+
+_CPU_BUDGET = 512 << 20
+_ACTIVATIONS = (
+    24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
+)
+
+
+def rows_at_once(split: Split, memory: int | None) -> int:
+    """How many replacements fit into `memory` bytes; by default half a GiB, on a GPU 40 % of the whole.
+
+    The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical.
+    """
+    if memory is None:
+        device = split.hidden.device
+        memory = _CPU_BUDGET
+        if device.type == "cuda":
+            memory = int(0.4 * torch.cuda.get_device_properties(device).total_memory)
+    blocks = max(1, split.tower.depth - split.layer)
+    positions, channels = split.hidden[0].numel() // split.hidden.shape[-1], split.hidden.shape[-1]
+    attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
+    row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.hidden.element_size()
+    return max(1, memory // row)
+
+
+def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
+    """Run `run` on slices of `total` rows, at most `size` at once; halve `size` when memory runs out.
+
+    Raises:
+        ModelError: not even one row fits.
+    """
+    start = 0
+    while start < total:
+        try:
+            run(slice(start, min(start + size, total)))
+            start += size
+        except torch.OutOfMemoryError as error:
+            if size == 1:
+                raise ModelError(
+                    "The device's memory does not hold one pass of this model: use a smaller model, a smaller "
+                    "image_size, dtype=bfloat16, or device=cpu."
+                ) from error
+            size = max(1, size // 2)
+            torch.cuda.empty_cache()
+
+
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """Slices of `range(total)`, each at most `size` long."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

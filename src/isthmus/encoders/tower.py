@@ -1,0 +1,306 @@
+"""Tower and Split: one side of a dual encoder, and how it is cut at a layer.
+
+A tower is cut, not re-implemented: the model's own code runs up to the cut once, and again from the cut on any
+batch of replacements, so masks, position ids, pooling and projections stay the model's.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.errors import ModelError, OptionError
+
+Side = Literal["image", "text"]
+Inputs = Mapping[str, Any]
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True, eq=False)
+class Tower:
+    """One side of a dual encoder: a stack of blocks between an embedding and a pooled, projected output.
+
+    Attributes:
+        side: "image" or "text".
+        model: the module whose mode and parameters are held still while the tower runs.
+        encode: the model's own code from inputs to joint-space embeddings, `(B, D)`, not normalised.
+        owner, stack: the module that runs the blocks, and the name of its `ModuleList` of blocks.
+        stem: module and attribute name of the embedding that only reads `stem_input`, where running it on every
+            replacement would be dear (the patch convolution); None runs it.
+        stem_input: the name of the input that only the stem reads.
+        blocks: the stack of blocks.
+        reference: makes the inputs of the reference set and a mask `(B, T)` of the positions that count in its
+            mean state; None where there is no such set.
+    """
+
+    side: Side
+    model: nn.Module
+    encode: Callable[[Inputs], Tensor]
+    owner: nn.Module
+    stack: str
+    stem: tuple[nn.Module, str] | None = None
+    stem_input: str = ""
+    reference: Callable[[], tuple[Inputs, Tensor]] | None = None
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    blocks: nn.ModuleList = field(init=False, repr=False)
+    _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
+    _means: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
+        object.__setattr__(self, "blocks", getattr(self.owner, self.stack))
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks; `layer=k` is the state that enters block k, `layer=depth` leaves the last."""
+        return len(self.blocks)
+
+    def resolve(self, layer: float) -> int:
+        """Turn a layer as users give it (negative: from the end; fractional: relative depth) into `0..depth`.
+
+        Raises:
+            OptionError: the tower has no such layer.
+        """
+        if isinstance(layer, bool) or not isinstance(layer, (int, float)):
+            raise OptionError(f"layer must be a whole number or a fraction of the depth, not {layer!r}.")
+        if isinstance(layer, float) and not layer.is_integer():
+            if not 0 < layer < 1:
+                raise OptionError(f"layer={layer} is no depth: a fraction must lie between 0 and 1.")
+            return round(layer * self.depth)
+        index = int(layer) + (self.depth + 1 if layer < 0 else 0)
+        if not 0 <= index <= self.depth:
+            raise OptionError(
+                f"layer={layer} is out of range: the {self.side} tower has {self.depth} blocks, so give "
+                f"0 to {self.depth}, -1 to -{self.depth + 1}, or a fraction."
+            )
+        return index
+
+    def embed(self, inputs: Inputs) -> Tensor:
+        """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
+        with self._undisturbed(), torch.no_grad():
+            return self._finite(self.encode(_ordinary(inputs)))
+
+    def split(self, inputs: Inputs, layer: float) -> Split:
+        """Run the tower once, without gradient, and keep the state that enters block `layer`.
+
+        Args:
+            inputs: what the model's own forward takes; every tensor has the batch first.
+            layer: the cut, see `resolve`.
+
+        Raises:
+            OptionError: no such layer.
+            ModelError: the model's output is not finite, or cannot be resumed from this cut.
+        """
+        index, inputs = self.resolve(layer), _ordinary(inputs)
+        with self._undisturbed(), torch.no_grad(), _recorded(self, index) as seen:
+            embedding = self._finite(self.encode(inputs))
+        assert seen.hidden is not None, "the tower never ran the block at which it is cut"
+        split = Split(self, inputs, index, seen.hidden, embedding, seen.stem, seen.as_tuple)
+        self._prove(split)
+        return split
+
+    def mean_state(self, layer: int) -> Tensor:
+        """Mean hidden state `(d,)` over the patches or words of the reference set at a layer; kept once made.
+
+        Raises:
+            OptionError: the tower has no reference set.
+        """
+        if self.reference is None:
+            raise OptionError(
+                'closed="mean" needs a reference set, which this model has not: give a tensor, or "floor".'
+            )
+        if layer not in self._means:
+            inputs, mask = self.reference()
+            hidden = self.split(inputs, layer).hidden
+            self._means[layer] = hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype)).mean(0)
+        return self._means[layer]
+
+    def _prove(self, split: Split) -> None:
+        """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
+        key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], str(split.hidden.device))
+        if key in self._proved:
+            return
+        with torch.no_grad():
+            again = split.resume(split.hidden[:1])[0].float()
+        error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
+        if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
+            raise ModelError(
+                f"The {self.side} tower cannot be cut at layer {split.layer}: resumed from there it gives "
+                f"another embedding (relative error {error:.1e}); choose another layer."
+            )
+        self._proved.add(key)
+
+    def _finite(self, embedding: Tensor) -> Tensor:
+        if not bool(torch.isfinite(embedding).all()):
+            raise ModelError(
+                f"The {self.side} embedding is not finite (NaN or infinity): the weights are damaged or overflow "
+                f"in {str(embedding.dtype).removeprefix('torch.')}; load them again, or use dtype=float32."
+            )
+        return embedding
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Hold the model in eval mode with parameters that take no gradient, one thread at a time."""
+        with self.lock, torch.inference_mode(False), torch.autocast(_device_type(self.model), enabled=False):
+            training = [module for module in self.model.modules() if module.training]
+            learning = [p for p in self.model.parameters() if p.requires_grad]
+            try:
+                self.model.eval()
+                for parameter in learning:
+                    parameter.requires_grad_(False)
+                yield
+            finally:
+                for module in training:
+                    module.training = True
+                for parameter in learning:
+                    parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A tower run up to a layer for a batch of inputs, ready to go on from replaced hidden states.
+
+    Attributes:
+        hidden: `(B, T, d)` the state that enters block `layer`.
+        embedding: `(B, D)` the tower's own output, not normalised.
+    """
+
+    tower: Tower
+    inputs: Inputs
+    layer: int
+    hidden: Tensor
+    embedding: Tensor
+    stem: Tensor | None
+    as_tuple: bool
+
+    def resume(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Run the model's remaining layers on replacements of the hidden state.
+
+        Args:
+            hidden: `(N, T, d)` replacements; gradients flow to them where they ask for it.
+            rows: `(N,)` which input each replacement belongs to; by default they run through the batch in
+                turn, so `N = B x nodes` with the node first.
+
+        Returns:
+            `(N, D)` embeddings, not normalised.
+        """
+        if rows is None:
+            rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
+        with self.tower._undisturbed(), _resumed(self, hidden, rows):
+            return self.tower.encode(self._expanded(rows))
+
+    def _expanded(self, rows: Tensor) -> dict[str, Any]:
+        def expand(name: str, value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.ndim == 0:
+                return value
+            if name == self.tower.stem_input and self.stem is not None:
+                return value[:1].expand(
+                    len(rows), *value.shape[1:]
+                )  # its stem is skipped: only the shape counts
+            return value[rows]
+
+        return {name: expand(name, value) for name, value in self.inputs.items()}
+
+
+class _Given(nn.Module):
+    """Stands in for a module and returns a value in place of computing it."""
+
+    def __init__(self, value: Tensor, *, as_tuple: bool = False) -> None:
+        super().__init__()
+        self._value = (value,) if as_tuple else value
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self._value
+
+
+@dataclass
+class _Seen:
+    """What one run of a tower showed: the state at a layer, the stem's output, the blocks' way of returning."""
+
+    hidden: Tensor | None = None
+    stem: Tensor | None = None
+    as_tuple: bool = False
+
+
+@contextmanager
+def _recorded(tower: Tower, layer: int) -> Iterator[_Seen]:
+    """Within it, a run of the tower records the state that enters block `layer`."""
+    seen, blocks = _Seen(), tower.blocks
+
+    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+
+    def leaving(_: nn.Module, __: Any, output: Any) -> None:
+        seen.as_tuple = isinstance(output, tuple)
+        seen.hidden = (output[0] if seen.as_tuple else output).detach()
+
+    def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
+        seen.stem = output.detach()
+
+    with ExitStack() as stack:
+        if layer < len(blocks):
+            hook = blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
+        else:
+            hook = blocks[-1].register_forward_hook(leaving)
+        stack.callback(hook.remove)
+        if tower.stem is not None:
+            stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
+        yield seen
+
+
+@contextmanager
+def _resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
+    """Within it, the stack holds only the blocks from the cut on, the first of which reads the replacement."""
+    tower, blocks = split.tower, split.tower.blocks
+
+    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    with ExitStack() as stack:
+        rest: nn.ModuleList
+        if split.layer < len(blocks):
+            hook = blocks[split.layer].register_forward_pre_hook(replace, with_kwargs=True)
+            stack.callback(hook.remove)
+            rest = nn.ModuleList(list(blocks)[split.layer :])
+        else:
+            rest = nn.ModuleList([_Given(hidden, as_tuple=split.as_tuple)])
+        stack.enter_context(_swapped(tower.owner, tower.stack, rest))
+        if tower.stem is not None and split.stem is not None:
+            stack.enter_context(_swapped(*tower.stem, _Given(split.stem[rows])))
+        yield
+
+
+@contextmanager
+def _swapped(owner: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+    original = owner._modules[name]
+    try:
+        owner._modules[name] = module
+        yield
+    finally:
+        owner._modules[name] = original
+
+
+def _ordinary(inputs: Inputs) -> dict[str, Any]:
+    """Tensors made in inference mode cannot take part in a graph; their copies can."""
+    return {k: v.clone() if isinstance(v, Tensor) and v.is_inference() else v for k, v in inputs.items()}
+
+
+def unit(embedding: Tensor) -> Tensor:
+    """Embeddings of length one, in float32 or better."""
+    return nn.functional.normalize(embedding.to(accumulator(embedding.dtype)), dim=-1)
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """The type in which sums, norms and cosines are taken."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _device_type(model: nn.Module) -> str:
+    return next(model.parameters()).device.type

@@ -1,0 +1,177 @@
+"""What holds for every method on every model: batching, repeating, padding, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+from state import untouched
+from test_tower import inputs_of
+
+import isthmus
+from isthmus.methods import METHODS
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "mini": {},
+    "grid 7x7": {"image_size": 56, "patch": 8},
+    "grid 7x7 eager": {"image_size": 56, "patch": 8, "attention": "eager"},
+    "grid 14x14": {"image_size": 112, "patch": 8},
+    "grid 16x16": {"image_size": 128, "patch": 8, "eos": 8191},
+    "grid 4x9": {"image_size": 56, "patch": 8, "load_size": (32, 72)},
+    "one block": {"depth": 1},
+}
+TEXTS = ["dog", "a small dog runs over the wet grass towards its owner", "one " * 75]
+METHOD_NAMES = sorted(METHODS)
+
+
+@pytest.fixture(scope="module")
+def models(mini: Any, make_tiny: Callable[..., Any]) -> Callable[[str], Any]:
+    made: dict[str, Any] = {"mini": mini}
+
+    def get(name: str) -> Any:
+        if name not in made:
+            made[name] = make_tiny(**SHAPES[name])
+        return made[name]
+
+    return get
+
+
+def pairs(count: int) -> tuple[list[Any], list[str]]:
+    sizes = [(90, 70), (64, 128), (200, 60)]
+    images = [picture(i, sizes[i % 3]) for i in range(count)]
+    return images, [TEXTS[i % 3] for i in range(count)]
+
+
+def run(model: Any, images: Any, texts: Any, method: str, **options: Any) -> Any:
+    return isthmus.explain(model, images, texts, method=method, truncate=True, **options)
+
+
+def close(a: isthmus.Explanation, b: isthmus.Explanation, tolerance: float = 2e-6) -> None:
+    np.testing.assert_allclose(a.image.scores, b.image.scores, atol=tolerance)
+    assert [(t.text, t.position) for t in a.text.tokens] == [(t.text, t.position) for t in b.text.tokens]
+    np.testing.assert_allclose(
+        [t.score for t in a.text.tokens], [t.score for t in b.text.tokens], atol=tolerance
+    )
+    for side in ("image", "text"):
+        for x, y in zip(getattr(a, side).special, getattr(b, side).special, strict=True):
+            assert x.name == y.name
+            assert x.score == pytest.approx(y.score, abs=tolerance)
+    assert a.similarity == pytest.approx(b.similarity, abs=tolerance)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_equals_its_singles(models: Callable[[str], Any], shape: str, method: str) -> None:
+    """Batches of 3 pad texts of 1, 12 and 75 words to one length, so this shows padding too."""
+    model = models(shape)
+    images, texts = pairs(3)
+    for together, image, text in zip(run(model, images, texts, method), images, texts, strict=True):
+        close(together, run(model, image, text, method))
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_seventeen_in_any_batches_are_the_same(models: Callable[[str], Any], method: str) -> None:
+    model = models("grid 7x7")
+    images, texts = pairs(17)
+    whole = run(model, images, texts, method, batch_size=17)
+    for size in (1, 3, 5):
+        for a, b in zip(whole, run(model, images, texts, method, batch_size=size), strict=True):
+            close(a, b)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_same_call_twice_is_bit_identical(models: Callable[[str], Any], shape: str, method: str) -> None:
+    images, texts = pairs(3)
+    for a, b in zip(*(run(models(shape), images, texts, method) for _ in range(2)), strict=True):
+        assert a.image == b.image
+        assert a.text == b.text
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("shape", ["mini", "grid 7x7", "grid 7x7 eager", "grid 4x9"])
+def test_nothing_is_left_behind(models: Callable[[str], Any], shape: str, method: str) -> None:
+    model = models(shape)
+    inputs = {side: inputs_of(model, side) for side in ("image", "text")} if shape == "grid 7x7" else {}
+    before = {side: model.tower(side).embed(x) for side, x in inputs.items()}
+    model.model.train()
+    for parameter in list(model.model.parameters())[::2]:
+        parameter.requires_grad_(False)
+    try:
+        with untouched(model.model):
+            run(model, picture(), "a dog", method)
+    finally:
+        model.model.eval().requires_grad_(True)
+    for side, x in inputs.items():
+        torch.testing.assert_close(model.tower(side).embed(x), before[side], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("failure", [RuntimeError("lost"), KeyboardInterrupt()])
+def test_nothing_is_left_behind_after_an_exception(
+    models: Callable[[str], Any], method: str, failure: BaseException
+) -> None:
+    """The last block fails on its third run, in the midst of the method's own passes."""
+    model, runs = models("grid 7x7"), []
+
+    def fail(*_: Any) -> None:
+        runs.append(1)
+        if len(runs) == 3:
+            raise failure
+
+    handle = model.image.blocks[-1].register_forward_hook(fail)
+    try:
+        with untouched(model.model), pytest.raises(type(failure)):
+            run(model, picture(), "a dog", method)
+    finally:
+        handle.remove()
+    assert len(runs) == 3
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_attention_implementations_give_one_map(models: Callable[[str], Any], method: str) -> None:
+    images, texts = pairs(3)
+    sdpa, eager = (run(models(name), images, texts, method) for name in ("grid 7x7", "grid 7x7 eager"))
+    for a, b in zip(sdpa, eager, strict=True):
+        close(a, b, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_agrees_with_float32(
+    make_tiny: Callable[..., Any], method: str, dtype: torch.dtype
+) -> None:
+    images, texts = pairs(3)
+    full = run(make_tiny(), images, texts, method)
+    half = run(make_tiny(dtype=dtype), images, texts, method)
+    for a, b in zip(full, half, strict=True):
+        assert b.provenance.dtype == str(dtype).removeprefix("torch.")
+        assert b.image.scores.dtype == np.float32
+        assert np.corrcoef(a.image.scores.ravel(), b.image.scores.ravel())[0, 1] > 0.98
+        assert b.similarity == pytest.approx(a.similarity, abs=0.02)
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_one_token_texts_run(models: Callable[[str], Any], method: str) -> None:
+    """Sequences of a single position, where a squeeze would lose the axis."""
+    model = models("grid 7x7")
+    inputs = {
+        "input_ids": torch.tensor([[8191], [8191]]),
+        "attention_mask": torch.ones(2, 1, dtype=torch.long),
+    }
+    target = torch.eye(16)[:2]
+    found = METHODS[method].function(model.text, inputs, target)
+    assert found.scores.shape == (2, 1)
+    assert bool(torch.isfinite(found.scores).all())
+
+
+@pytest.mark.parametrize("shape", ["grid 14x14", "grid 16x16", "grid 4x9"])
+def test_the_grid_has_the_models_shape(models: Callable[[str], Any], shape: str) -> None:
+    rows, columns = map(int, shape.removeprefix("grid ").split("x"))
+    one = run(models(shape), picture(0, (100, 100)), "a dog", "nib")
+    assert one.image.scores.shape == (rows, columns)
+    assert one.image.heatmap().shape == (100, 100)
