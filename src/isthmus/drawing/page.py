@@ -90,7 +90,7 @@ def _figures(one: Explanation) -> str:
     if one.similarity is not None:
         shown.append(f"similarity <b>{one.similarity:.3f}</b>")
     if one.probability is not None:
-        shown.append(f"probability <b>{one.probability:.1%}</b> <small>among these texts</small>")
+        shown.append(f"probability <b>{one.probability:.1%}</b>")
     return f"<p class='figures'>{' · '.join(shown)}</p>"
 
 

@@ -1,0 +1,71 @@
+"""`isthmus models` and `isthmus methods`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def models() -> None:
+    """List the models that are at hand."""
+    from rich.text import Text
+
+    from isthmus.cli.screen import output
+
+    console = output()
+    console.print(
+        Text("mini", style="bold"), Text("bundled: a small CLIP for demonstration and tests; no network")
+    )
+    for name in cached_clips():
+        console.print(Text(name, style="bold"), Text("in the local Hugging Face cache"))
+    console.print(
+        "Any other transformers CLIP works by its hub name (such as openai/clip-vit-base-patch32) or local folder:\n"
+        "  isthmus explain PICTURE TEXT --model NAME",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def cached_clips() -> list[str]:
+    """Hub names of the CLIP models in the local cache."""
+    import json
+
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        repositories = scan_cache_dir().repos
+    except (CacheNotFound, OSError):
+        return []
+    found = []
+    for repository in repositories:
+        configs: list[Any] = [
+            f for r in repository.revisions for f in r.files if f.file_name == "config.json"
+        ]
+        try:
+            kinds = [json.loads(f.file_path.read_text(encoding="utf-8")).get("model_type") for f in configs]
+        except (OSError, ValueError, AttributeError):
+            continue
+        if "clip" in kinds:
+            found.append(str(repository.repo_id))
+    return sorted(found)
+
+
+def methods() -> None:
+    """List the attribution methods, with their papers and options."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from isthmus.cli.screen import output
+    from isthmus.methods import METHODS
+
+    console = output()
+    for name in sorted(METHODS):
+        method = METHODS[name]
+        kind = "the same result on every run" if method.deterministic else "random, seeded"
+        console.print(Text.assemble((name, "bold"), f"  {method.title}"))
+        console.print(Padding(Text(method.paper), (0, 0, 0, 2)))
+        console.print(Padding(Text(f"Explains {' and '.join(method.sides)}; {kind}."), (0, 0, 0, 2)))
+        for option, meaning in method.options.items():
+            console.print(Padding(Text.assemble((f"{option:<10}", "cyan"), meaning), (0, 0, 0, 4)))
+        for preset, meaning in method.presets.items():
+            console.print(Padding(Text.assemble((f"preset {preset}: ", "cyan"), meaning), (0, 0, 0, 4)))
