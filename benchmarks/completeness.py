@@ -11,9 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from pairs import SHARED, hundred_pairs
-
 import isthmus
+from pairs import SHARED, hundred_pairs
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "completeness.md"
 MARK = "<!-- table -->"

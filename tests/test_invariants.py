@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import picture
-from state import untouched
-from test_tower import inputs_of
 
 import isthmus
+from conftest import picture
 from isthmus.methods import METHODS
+from state import untouched
+from test_tower import inputs_of
 
 SHAPES: dict[str, dict[str, Any]] = {
     "mini": {},
@@ -53,9 +53,7 @@ def run(model: Any, images: Any, texts: Any, method: str, **options: Any) -> Any
 def close(a: isthmus.Explanation, b: isthmus.Explanation, tolerance: float = 2e-6) -> None:
     np.testing.assert_allclose(a.image.scores, b.image.scores, atol=tolerance)
     assert [(t.text, t.position) for t in a.text.tokens] == [(t.text, t.position) for t in b.text.tokens]
-    np.testing.assert_allclose(
-        [t.score for t in a.text.tokens], [t.score for t in b.text.tokens], atol=tolerance
-    )
+    np.testing.assert_allclose([t.score for t in a.text.tokens], [t.score for t in b.text.tokens], atol=tolerance)
     for side in ("image", "text"):
         for x, y in zip(getattr(a, side).special, getattr(b, side).special, strict=True):
             assert x.name == y.name
@@ -142,9 +140,7 @@ def test_attention_implementations_give_one_map(models: Callable[[str], Any], me
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_agrees_with_float32(
-    make_tiny: Callable[..., Any], method: str, dtype: torch.dtype
-) -> None:
+def test_half_precision_agrees_with_float32(make_tiny: Callable[..., Any], method: str, dtype: torch.dtype) -> None:
     images, texts = pairs(3)
     full = run(make_tiny(), images, texts, method)
     half = run(make_tiny(dtype=dtype), images, texts, method)

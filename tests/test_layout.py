@@ -48,9 +48,7 @@ def test_padding_is_no_position(mini: Any) -> None:
 
 
 def test_a_token_over_two_words_merges_them() -> None:
-    layout = text_layout(
-        "ab cd ef", [(0, 0), (0, 1), (1, 4), (4, 5), (6, 8), (0, 0)], ["BOS", *[None] * 4, "EOS"]
-    )
+    layout = text_layout("ab cd ef", [(0, 0), (0, 1), (1, 4), (4, 5), (6, 8), (0, 0)], ["BOS", *[None] * 4, "EOS"])
     assert [(w.start, w.end, w.positions) for w in layout.words] == [(0, 5, (1, 2, 3)), (6, 8, (4,))]
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerIntegratedGradients
-from conftest import picture
-from test_tower import inputs_of
 
 import isthmus
+from conftest import picture
 from isthmus.encoders.tower import unit
 from isthmus.errors import OptionError
 from isthmus.methods.nib import nib
+from test_tower import inputs_of
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +25,9 @@ def tiny64(make_tiny: Callable[..., Any]) -> Any:
 
 def target_of(model: Any, side: str, batch: int = 3) -> torch.Tensor:
     generator = torch.Generator().manual_seed(9)
-    return torch.nn.functional.normalize(
-        torch.randn(batch, 16, generator=generator, dtype=torch.float64), dim=-1
-    ).to(model.dtype)
+    return torch.nn.functional.normalize(torch.randn(batch, 16, generator=generator, dtype=torch.float64), dim=-1).to(
+        model.dtype
+    )
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
@@ -105,9 +105,7 @@ def test_equals_a_loop_over_nodes(tiny64: Any, side: str, closed: str) -> None:
     u, w = np.polynomial.legendre.leggauss(6)
     nodes = [(((x + 1) / 2) ** 3, 3 * ((x + 1) / 2) ** 2 * y / 2) for x, y in zip(u, w, strict=True)]
     ours = nib(tower, inputs, target, layer=1, steps=6, rule="gauss-legendre-cubic", closed=closed)
-    torch.testing.assert_close(
-        ours.scores, loop(tower, inputs, target, 1, state, nodes), rtol=1e-9, atol=1e-12
-    )
+    torch.testing.assert_close(ours.scores, loop(tower, inputs, target, 1, state, nodes), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("side", ["image", "text"])
@@ -168,13 +166,9 @@ def test_running_out_of_memory_halves_the_chunk(tiny64: Any, monkeypatch: pytest
 
 @pytest.mark.parametrize("rule", [None, "right", "gauss-legendre-cubic"])
 @pytest.mark.parametrize("closed", ["zero", "floor", "mean"])
-def test_auto_reaches_its_tolerance_or_says_that_it_did_not(
-    tiny64: Any, rule: str | None, closed: str
-) -> None:
+def test_auto_reaches_its_tolerance_or_says_that_it_did_not(tiny64: Any, rule: str | None, closed: str) -> None:
     tower, inputs, target = tiny64.image, inputs_of(tiny64, "image"), target_of(tiny64, "image")
-    found = nib(
-        tower, inputs, target, layer=1, steps="auto", rule=rule, closed=closed, tolerance=0.02, limit=48
-    )
+    found = nib(tower, inputs, target, layer=1, steps="auto", rule=rule, closed=closed, tolerance=0.02, limit=48)
     change = found.open - found.closed
     delta = ((found.scores.sum(-1) - change) / change).abs()
     for i, options in enumerate(found.options):
@@ -187,9 +181,7 @@ def test_auto_reaches_its_tolerance_or_says_that_it_did_not(
 
 def test_auto_evaluates_no_node_twice_where_the_rule_nests(tiny64: Any) -> None:
     tower, inputs, target = tiny64.image, inputs_of(tiny64, "image"), target_of(tiny64, "image")
-    found = nib(
-        tower, inputs, target, layer=1, steps="auto", rule="right", tolerance=1e-6, limit=32, closed="floor"
-    )
+    found = nib(tower, inputs, target, layer=1, steps="auto", rule="right", tolerance=1e-6, limit=32, closed="floor")
     assert found.passes["backward"] == 3 * 32
     assert found.options[0]["steps"] == 32
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import picture
 from PIL import Image
 
+from conftest import picture
 from isthmus.encoders.pictures import Picture, display_copy, open_picture
 from isthmus.errors import InputError
 
@@ -44,9 +44,7 @@ def test_colour_modes_keep_their_colours(mode: str) -> None:
 
     image = red_and_blue("RGB")
     if mode == "LAB":
-        transform = ImageCms.buildTransform(
-            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
-        )
+        transform = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
         image = ImageCms.applyTransform(image, transform)
     else:
         image = image.convert(mode)
@@ -135,9 +133,7 @@ def bomb(path: Path, side: int) -> None:
 
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     body = zlib.compress(b"\0" * 100_000)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
 
 
 def bad_files(folder: Path) -> dict[str, str]:

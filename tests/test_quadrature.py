@@ -35,7 +35,7 @@ def test_right_rule_is_the_published_one() -> None:
 
 @pytest.mark.parametrize(("rule", "steps"), [("simpson", 5), ("right", 0), ("right", True), ("right", 2.5)])
 def test_nonsense_is_refused(rule: str, steps: object) -> None:
-    with pytest.raises(OptionError, match="choose one of|whole number"):
+    with pytest.raises(OptionError, match=r"choose one of|whole number"):
         nodes_and_weights(rule, steps)  # type: ignore[arg-type]
 
 

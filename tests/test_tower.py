@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import tiny_clip
-from state import untouched
 
 import isthmus
+from conftest import tiny_clip
 from isthmus.encoders.tower import Tower, unit
 from isthmus.errors import ModelError, OptionError
+from state import untouched
 
 
 def inputs_of(model: Any, side: str, batch: int = 3, length: int = 9) -> dict[str, Any]:

@@ -30,7 +30,22 @@ _HOMES = {
     "METHODS": "methods",
 }
 
-__all__ = [*_HOMES, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "METHODS",
+    "Contrast",
+    "Direction",
+    "DualEncoder",
+    "Explanation",
+    "ImageAttribution",
+    "IsthmusError",
+    "Pair",
+    "PreparedImage",
+    "TextAttribution",
+    "Tower",
+    "__version__",
+    "explain",
+    "load",
+]
 
 if TYPE_CHECKING:
     from isthmus.encoders.dual import DualEncoder, PreparedImage

@@ -74,9 +74,7 @@ def image_attribution(row: Row, layout: TokenLayout, frame: Frame, target: str) 
 def text_attribution(row: Row, layout: TokenLayout, text: str, target: str, note: str) -> TextAttribution:
     """Scores of tokens, and of words as the sums of their tokens, special positions apart."""
     scores = row.scores.double().tolist()
-    tokens = tuple(
-        Token(text[p.start : p.end], p.start, p.end, p.position, scores[p.position]) for p in layout.pieces
-    )
+    tokens = tuple(Token(text[p.start : p.end], p.start, p.end, p.position, scores[p.position]) for p in layout.pieces)
     index = {token.position: i for i, token in enumerate(tokens)}
     words = tuple(
         Word(
@@ -107,9 +105,7 @@ def _special(row: Row, layout: TokenLayout) -> tuple[Special, ...]:
 
 
 def _published_image(grid: Tensor, input_size: tuple[int, int]) -> Array:
-    large = nn.functional.interpolate(
-        grid[None, None].float(), size=input_size, mode="bilinear", align_corners=False
-    )
+    large = nn.functional.interpolate(grid[None, None].float(), size=input_size, mode="bilinear", align_corners=False)
     return np.asarray(_minmax(large[0, 0]).numpy())
 
 

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-import platform
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from isthmus import __version__
-from isthmus.assembly import Row, image_attribution, jsonable, rows_of, summed, text_attribution
-from isthmus.encoders.dual import DualEncoder, PreparedImage
-from isthmus.encoders.pictures import Picture, display_copy, open_picture
-from isthmus.encoders.tower import Inputs, Side, unit
+from isthmus.call import Call
+from isthmus.encoders.dual import DualEncoder
+from isthmus.encoders.tower import Side
 from isthmus.encoders.transformers import load_clip
 from isthmus.errors import InputError, OptionError
-from isthmus.explanation import Explanation, Provenance
+from isthmus.explanation import Explanation
 from isthmus.methods import registry
-from isthmus.targets import Contrast, Direction, Pair, Target, describe, mean_embedding, target_vector
+from isthmus.targets import Contrast, Pair, Target
 
 _SIDES: tuple[Side, ...] = ("image", "text")
 _DTYPES = {
@@ -68,9 +64,7 @@ def load(
     if given and dtype is not None:
         raise OptionError("A model object keeps its dtype: convert it yourself with model.to(dtype).")
     where = None if given and device in (None, "auto") else _device(device)
-    return load_clip(
-        model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size
-    )
+    return load_clip(model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -78,7 +72,7 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device in (None, "auto"):
         return torch.device(next((name for name in ("cuda", "mps") if there[name]), "cpu"))
     try:
-        chosen = torch.device(device)  # type: ignore[arg-type]
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise OptionError(f"There is no device {device!r}: choose auto, cpu, cuda or mps.") from error
     if not there.get(chosen.type, True):
@@ -132,7 +126,7 @@ def explain(
         ModelError: a model that cannot be used.
     """
     model = model if isinstance(model, DualEncoder) else load(model)
-    call = _Call(
+    call = Call(
         model=model,
         method=registry.get(method),
         sides=_chosen_sides(sides, images, texts, target),
@@ -195,178 +189,7 @@ def _chosen_sides(sides: Any, images: Any, texts: Any, target: Target | None) ->
     return (left,)
 
 
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """The inputs of one side, with their unit embeddings, for each pair."""
-
-    inputs: Inputs
-    embeddings: Tensor
-    layouts: list[Any]
-    extras: list[Any]
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """One call of explain, its options checked."""
-
-    model: DualEncoder
-    method: registry.Method
-    sides: tuple[Side, ...]
-    target: Target
-    against: tuple[Any, ...]
-    preset: str | None
-    truncate: bool
-    options: Mapping[str, Any]
-
-    def check(self, batch_size: int) -> None:
-        """Refuse what cannot be before anything is computed."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
-        unknown = sorted(set(self.options) - set(self.method.options))
-        if unknown:
-            raise OptionError(
-                f"{self.method.name} has no option {unknown[0]!r}: it has {', '.join(sorted(self.method.options))}."
-            )
-        if self.preset is not None and self.preset not in self.method.presets:
-            there = ", ".join(self.method.presets) or "none"
-            raise OptionError(f"{self.method.name} has no preset {self.preset!r}: it has {there}.")
-        for side in self.sides:
-            if side not in self.method.sides:
-                raise OptionError(
-                    f"{self.method.name} is not defined for the {side} side: choose another method."
-                )
-        if self.against:
-            if not isinstance(self.target, Pair):
-                raise OptionError("Give a target or against, not both: Contrast has an against of its own.")
-            Contrast(against=self.against)  # refuses a mixture
-        if isinstance(self.target, Contrast) and self.target.explains not in self.sides:
-            raise OptionError(f"This Contrast explains the {self.target.explains}, which sides leaves out.")
-
-    def run(self, pairs: Sequence[tuple[Any, Any]]) -> list[Explanation]:
-        """Explain one batch of pairs."""
-        began = time.perf_counter()
-        pictures = [_opened(picture) for picture, _ in pairs] if pairs[0][0] is not None else None
-        captions = [text for _, text in pairs] if pairs[0][1] is not None else None
-        batches: dict[Side, _Batch] = {}
-        if pictures is not None:
-            batches["image"] = self._images(pictures)
-        if captions is not None:
-            batches["text"] = self._texts(captions)
-        passes: list[Mapping[str, int]] = [{"forward": len(pairs)} for _ in batches]
-        rows: dict[Side, list[Row]] = {}
-        for side in self.sides:
-            options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in self.options.items()}
-            options = {k: v for k, v in options.items() if v is not None}
-            if self.preset is not None:
-                options["preset"] = self.preset
-            vectors = self._vectors(side, batches, len(pairs))
-            found = self.method.function(self.model.tower(side), batches[side].inputs, vectors, **options)
-            rows[side] = rows_of(found)
-            passes.append(found.passes)
-        provenance = self._provenance((time.perf_counter() - began) / len(pairs), summed(passes, len(pairs)))
-        return [
-            self._explanation(i, pictures, captions, batches, rows, provenance) for i in range(len(pairs))
-        ]
-
-    def _images(self, pictures: Sequence[Picture | PreparedImage]) -> _Batch:
-        inputs, frames, layouts = self.model.processing.pictures(pictures)
-        return _Batch(inputs, unit(self.model.image.embed(inputs)), layouts, frames)
-
-    def _texts(self, captions: Sequence[str]) -> _Batch:
-        inputs, layouts, notes = self.model.processing.texts(captions, truncate=self.truncate)
-        return _Batch(inputs, unit(self.model.text.embed(inputs)), layouts, notes)
-
-    def _vectors(self, side: Side, batches: Mapping[Side, _Batch], count: int) -> Tensor:
-        """The target vector `(B, D)` of each pair."""
-        if isinstance(self.target, Direction) or self._contrasted(side):
-            assert not isinstance(self.target, Pair)
-            vector = target_vector(self.model, self.target)
-            width = next(iter(batches.values())).embeddings.shape[1]
-            if len(vector) != width:
-                raise OptionError(
-                    f"The target has {len(vector)} dimensions, but the joint space has {width}."
-                )
-            return vector.expand(count, -1)
-        partner = batches["text" if side == "image" else "image"].embeddings
-        if self.against and Contrast(against=self.against).explains == side:
-            less = mean_embedding(self.model, self.against, truncate=self.truncate)
-            return partner - less
-        return partner
-
-    def _contrasted(self, side: Side) -> bool:
-        return isinstance(self.target, Contrast) and self.target.explains == side
-
-    def _described(self, side: Side, partner: Any) -> str:
-        if self.against and Contrast(against=self.against).explains == side:
-            return describe(Contrast(for_=(partner,), against=self.against), side, "")
-        target = self.target if isinstance(self.target, Direction) or self._contrasted(side) else Pair()
-        return describe(target, side, "the picture" if side == "text" else repr(partner))
-
-    def _explanation(
-        self,
-        i: int,
-        pictures: Sequence[Picture | PreparedImage] | None,
-        captions: Sequence[str] | None,
-        batches: Mapping[Side, _Batch],
-        rows: Mapping[Side, list[Row]],
-        provenance: Provenance,
-    ) -> Explanation:
-        picture = None if pictures is None else pictures[i]
-        shown = self.model.processing.shown(picture) if isinstance(picture, PreparedImage) else picture
-        caption = "" if captions is None else captions[i]
-        image = text = similarity = None
-        if "image" in rows:
-            batch = batches["image"]
-            name = self._described("image", caption)
-            image = image_attribution(rows["image"][i], batch.layouts[i], batch.extras[i], name)
-        if "text" in rows:
-            batch = batches["text"]
-            name = self._described("text", shown)
-            text = text_attribution(rows["text"][i], batch.layouts[i], caption, name, batch.extras[i])
-        if len(batches) == 2:
-            similarity = float((batches["image"].embeddings[i] * batches["text"].embeddings[i]).sum())
-        return Explanation(
-            image=image,
-            text=text,
-            picture=None if shown is None else display_copy(shown),
-            caption=caption,
-            source="" if shown is None else shown.source,
-            similarity=similarity,
-            probability=None,
-            provenance=provenance,
-        )
-
-    def _provenance(self, seconds: float, passes: Mapping[str, float]) -> Provenance:
-        import transformers
-
-        device = self.model.device
-        name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-        return Provenance(
-            model=self.model.name,
-            revision=self.model.revision,
-            method=self.method.name,
-            preset=self.preset,
-            options=jsonable(self.options),
-            versions={
-                "isthmus": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-            },
-            device=name,
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            seconds=seconds,
-            passes=passes,
-        )
-
-
-def _opened(picture: Any) -> Picture | PreparedImage:
-    return picture if isinstance(picture, PreparedImage) else open_picture(picture)
-
-
-def _with_probabilities(
-    call: _Call, found: list[Explanation], pairs: Sequence[tuple[int, int]]
-) -> list[Explanation]:
+def _with_probabilities(call: Call, found: list[Explanation], pairs: Sequence[tuple[int, int]]) -> list[Explanation]:
     """CLIP's softmax over the texts that a picture was compared with in this call, at least two."""
     scale = call.model.logit_scale
     texts = [item for item in call.against if isinstance(item, str)]

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,13 @@ from isthmus.explanation import (
     Word,
 )
 
+Writer = Callable[[Path], object]
 FORMAT = 1
 STEM = "explanation"
 FORMATS = ("png", "svg", "html", "json", "npz")
 
 
-def save(
-    explanation: Explanation, folder: Path, *, formats: tuple[str, ...] | None = None
-) -> tuple[Path, ...]:
+def save(explanation: Explanation, folder: Path, *, formats: tuple[str, ...] | None = None) -> tuple[Path, ...]:
     """Write an explanation into a folder; see `Explanation.save`."""
     chosen = FORMATS if formats is None else tuple(formats)
     unknown = [name for name in chosen if name not in FORMATS]
@@ -45,7 +44,7 @@ def save(
     return write_files(folder, {f"{STEM}.{name}": writers[name] for name in chosen})
 
 
-def write_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> tuple[Path, ...]:
+def write_files(folder: Path, files: Mapping[str, Writer]) -> tuple[Path, ...]:
     """Write files into a folder so that all of them appear or none; older ones are replaced at the end.
 
     Raises:
@@ -54,9 +53,7 @@ def write_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> tu
     try:
         made = _make(folder)
     except OSError as error:
-        raise SaveError(
-            f"The folder {str(folder)!r} cannot be made ({error.strerror}): choose another one."
-        ) from error
+        raise SaveError(f"The folder {str(folder)!r} cannot be made ({error.strerror}): choose another one.") from error
     try:
         with tempfile.TemporaryDirectory(prefix=".isthmus-", dir=folder) as temporary:
             for name, write in files.items():
@@ -82,17 +79,17 @@ def _make(folder: Path) -> list[Path]:
     return missing
 
 
-def _writers(explanation: Explanation) -> dict[str, Callable[[Path], None]]:
+def _writers(explanation: Explanation) -> dict[str, Writer]:
     from isthmus.drawing import page, to_png, to_svg
 
-    def text(make: Callable[[], str]) -> Callable[[Path], None]:
-        return lambda path: path.write_bytes(make().encode("utf-8")) and None
+    def written(make: Callable[[], bytes]) -> Writer:
+        return lambda path: path.write_bytes(make())
 
     return {
-        "png": lambda path: path.write_bytes(to_png(explanation)) and None,
-        "svg": lambda path: path.write_bytes(to_svg(explanation)) and None,
-        "html": text(lambda: page(explanation)),
-        "json": text(lambda: to_json(explanation)),
+        "png": written(lambda: to_png(explanation)),
+        "svg": written(lambda: to_svg(explanation)),
+        "html": written(lambda: page(explanation).encode()),
+        "json": written(lambda: to_json(explanation).encode()),
         "npz": lambda path: np.savez_compressed(path, **_arrays(explanation)),
     }
 
@@ -115,11 +112,14 @@ def _arrays(explanation: Explanation) -> dict[str, Any]:
 
 def to_json(explanation: Explanation) -> str:
     """Everything but the picture and the published maps, which are in the NPZ file."""
-    data = {"format": FORMAT, **_plain(explanation)}
-    data["picture"] = None
-    for side in ("image", "text"):
-        if data[side] is not None:
-            data[side]["published"] = None
+    image, text = explanation.image, explanation.text
+    small = replace(
+        explanation,
+        picture=None,
+        image=None if image is None else replace(image, published=None),
+        text=None if text is None else replace(text, published=None),
+    )
+    data = {"format": FORMAT, **_plain(small)}
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -145,9 +145,7 @@ def load(folder: Path) -> Explanation:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), object_hook=_revived)
         if data["format"] > FORMAT:
-            raise SaveError(
-                f"{str(path)!r} was written by a newer Isthmus: update with pip install -U isthmus."
-            )
+            raise SaveError(f"{str(path)!r} was written by a newer Isthmus: update with pip install -U isthmus.")
         return _explanation(data, _read_arrays(path.with_suffix(".npz")))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise SaveError(f"{str(path)!r} is damaged or no explanation: save it again.") from error

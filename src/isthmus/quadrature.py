@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import OptionError
+import itertools
 
 # Below sqrt(eps) / std of the features a LayerNorm's output changes at once: 1e-3 to 1e-4 in trained encoders.
 LAYER_NORM_SCALE = 1e-4
@@ -58,9 +59,7 @@ def nodes_and_weights(rule: str, steps: int) -> tuple[Tensor, Tensor]:
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 10_000:
         raise OptionError(f'steps must be a whole number from 1 to 10000, or "auto", not {steps!r}.')
     if rule == "right":
-        return torch.arange(1, steps + 1, dtype=torch.float64) / steps, torch.full(
-            (steps,), 1 / steps
-        ).double()
+        return torch.arange(1, steps + 1, dtype=torch.float64) / steps, torch.full((steps,), 1 / steps).double()
     if rule not in _VARIABLES:
         raise OptionError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
     x, w = map(torch.from_numpy, np.polynomial.legendre.leggauss(steps))
@@ -97,9 +96,7 @@ class Adaptive:
     converged: tuple[bool, ...]
 
 
-def integrate_adaptively(
-    evaluate: Evaluate, batch: int, *, tolerance: float, limit: int, scale: float
-) -> Adaptive:
+def integrate_adaptively(evaluate: Evaluate, batch: int, *, tolerance: float, limit: int, scale: float) -> Adaptive:
     """Integrate the slope of a scalar over [0, 1], component by component, by adaptive Simpson panels.
 
     The scalar itself is known at every node, so the exact change over a panel is known too and tells where the
@@ -133,14 +130,12 @@ def integrate_adaptively(
         scalars.extend(scalar.double().tolist())
 
     edges = [i / _PANELS for i in range(_PANELS + 1)]
-    start = sorted({*edges, *((a + b) / 2 for a, b in zip(edges, edges[1:], strict=False))})
+    start = sorted({*edges, *((a + b) / 2 for a, b in itertools.pairwise(edges))})
     add([(row, place) for place in start for row in range(batch)])
     for pair in pairs:
-        pair.panels = list(zip(edges, edges[1:], strict=False))
+        pair.panels = list(itertools.pairwise(edges))
     while wanted := [
-        (row, place)
-        for row, pair in enumerate(pairs)
-        for place in _refined(pair, totals, scalars, tolerance, limit)
+        (row, place) for row, pair in enumerate(pairs) for place in _refined(pair, totals, scalars, tolerance, limit)
     ]:
         add(wanted)
     return _gathered(pairs, torch.cat(slopes), totals, scalars, tolerance)
@@ -158,9 +153,7 @@ def _reached(pair: _Pair, totals: list[float], scalars: list[float], tolerance: 
     return abs(sum(_error(pair, p, totals, scalars) for p in pair.panels)) <= tolerance * abs(change)
 
 
-def _refined(
-    pair: _Pair, totals: list[float], scalars: list[float], tolerance: float, limit: int
-) -> list[float]:
+def _refined(pair: _Pair, totals: list[float], scalars: list[float], tolerance: float, limit: int) -> list[float]:
     """Halve the fewest panels that hold half of the error; return the places of the new nodes."""
     room = (limit - len(pair.places)) // 2
     if room < 1 or _reached(pair, totals, scalars, tolerance):

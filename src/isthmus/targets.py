@@ -45,9 +45,7 @@ class Contrast:
         if not self.for_ and not self.against:
             raise OptionError("Contrast needs at least one text or picture in for_ or against.")
         if len({_modality(item) for item in (*self.for_, *self.against)}) > 1:
-            raise OptionError(
-                "Contrast takes texts or pictures, not both: a path to a picture is a pathlib.Path."
-            )
+            raise OptionError("Contrast takes texts or pictures, not both: a path to a picture is a pathlib.Path.")
 
     @property
     def explains(self) -> Side:
@@ -99,7 +97,7 @@ def mean_embedding(model: DualEncoder, items: Sequence[Any], *, truncate: bool =
     return unit(model.image.embed(inputs)).mean(0)
 
 
-def describe(target: Target, side: Side, partner: str) -> str:
+def describe(target: Target, partner: str) -> str:
     """What a target explains, in words."""
     if isinstance(target, Direction):
         return f"dot product with {target.name}"
@@ -118,6 +116,4 @@ def _item_name(item: Any) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(names[:3])
-    return (
-        shown if len(names) == 1 else f"the mean of {len(names)} ({shown}{', ...' if len(names) > 3 else ''})"
-    )
+    return shown if len(names) == 1 else f"the mean of {len(names)} ({shown}{', ...' if len(names) > 3 else ''})"

@@ -103,9 +103,7 @@ def _places() -> Iterator[tuple[str, str, str, str]]:
         return
     cache = Path(HF_HUB_CACHE)
     size = (
-        sum(f.stat().st_size for f in cache.rglob("*") if f.is_file() and not f.is_symlink())
-        if cache.is_dir()
-        else 0
+        sum(f.stat().st_size for f in cache.rglob("*") if f.is_file() and not f.is_symlink()) if cache.is_dir() else 0
     )
     yield "ok", "hub cache", f"{cache} ({size / 2**30:.1f} GiB)", ""
     offline = [f"{name}={os.environ[name]}" for name in _OFFLINE if os.environ.get(name)]

@@ -43,9 +43,7 @@ def explain(
     against: Annotated[
         list[str] | None, typer.Option(help="Why the texts rather than this one? May be repeated.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")
-    ] = "mini",
+    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
     method: Annotated[str, typer.Option(help="See `isthmus methods`.")] = "nib",
     layer: Annotated[
         str | None, typer.Option(help="Block whose input is explained: 0..depth, -1.., or a fraction.")
@@ -59,14 +57,10 @@ def explain(
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/NAME")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/NAME")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 16,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make again what is there (folders).")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make again what is there (folders).")] = False,
 ) -> None:
     """Explain which regions and words make the model say that IMAGE and TEXT match, and which speak against it."""
     options: dict[str, Any] = {
@@ -155,9 +149,7 @@ def _layer(text: str | None) -> float | None:
     try:
         return float(text) if "." in text else int(text)
     except ValueError as error:
-        raise OptionError(
-            f"--layer takes a whole number or a fraction such as 0.75, not {text!r}."
-        ) from error
+        raise OptionError(f"--layer takes a whole number or a fraction such as 0.75, not {text!r}.") from error
 
 
 def _steps(text: str | None) -> int | str | None:

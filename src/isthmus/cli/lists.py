@@ -12,9 +12,7 @@ def models() -> None:
     from isthmus.cli.screen import output
 
     console = output()
-    console.print(
-        Text("mini", style="bold"), Text("bundled: a small CLIP for demonstration and tests; no network")
-    )
+    console.print(Text("mini", style="bold"), Text("bundled: a small CLIP for demonstration and tests; no network"))
     for name in cached_clips():
         console.print(Text(name, style="bold"), Text("in the local Hugging Face cache"))
     console.print(
@@ -38,9 +36,7 @@ def cached_clips() -> list[str]:
         return []
     found = []
     for repository in repositories:
-        configs: list[Any] = [
-            f for r in repository.revisions for f in r.files if f.file_name == "config.json"
-        ]
+        configs: list[Any] = [f for r in repository.revisions for f in r.files if f.file_name == "config.json"]
         try:
             kinds = [json.loads(f.file_path.read_text(encoding="utf-8")).get("model_type") for f in configs]
         except (OSError, ValueError, AttributeError):

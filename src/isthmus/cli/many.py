@@ -17,7 +17,7 @@ from rich.text import Text
 from isthmus.cli.screen import messages, output
 from isthmus.datasets.records import Failure, Record, read_records
 from isthmus.encoders.pictures import open_picture
-from isthmus.errors import InputError, IsthmusError, OptionError, SaveError
+from isthmus.errors import InputError, OptionError
 from isthmus.explainer import explain
 from isthmus.explanation import Explanation
 from isthmus.export import write_files
@@ -170,9 +170,7 @@ def _prepare(run: _Run, *, overwrite: bool) -> None:
         for old in run.folder.glob("**/explanation.json") if run.folder.is_dir() else ():
             old.unlink()
         run.table.unlink(missing_ok=True)
-    write_files(
-        run.folder, {"run.json": lambda p: p.write_text(json.dumps(settings, indent=1), "utf-8") and None}
-    )
+    write_files(run.folder, {"run.json": lambda p: p.write_text(json.dumps(settings, indent=1), encoding="utf-8")})
     _mend(run)
 
 
@@ -188,14 +186,8 @@ def _mend(run: _Run) -> None:
     rows: list[list[str]] = []
     if run.table.is_file():
         text = run.table.read_text(encoding="utf-8")
-        rows = [
-            row for row in csv.reader(text[: text.rfind("\n") + 1].splitlines()) if len(row) == len(_COLUMNS)
-        ]
-    rows = [
-        row
-        for row in rows
-        if tuple(row) != _COLUMNS and (run.folder / row[-1] / "explanation.json").is_file()
-    ]
+        rows = [row for row in csv.reader(text[: text.rfind("\n") + 1].splitlines()) if len(row) == len(_COLUMNS)]
+    rows = [row for row in rows if tuple(row) != _COLUMNS and (run.folder / row[-1] / "explanation.json").is_file()]
     run.listed = {row[-1] for row in rows}
 
     def write(path: Path) -> None:
@@ -216,7 +208,6 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed}", style="dim") if False else TextColumn(""),
         TimeRemainingColumn(),
         console=messages(),
     )
@@ -235,14 +226,9 @@ def _finish(run: _Run, folder: Path) -> None:
             csv.writer(stream).writerows([["id", "reason"], *([f.id, f.reason] for f in run.failed)])
 
     write_files(folder, {"failures.csv": write})
-    console.print(
-        f"{len(run.failed)} failed, listed in {folder / 'failures.csv'}:", markup=False, soft_wrap=True
-    )
+    console.print(f"{len(run.failed)} failed, listed in {folder / 'failures.csv'}:", markup=False, soft_wrap=True)
     for failure in run.failed[:_SHOWN]:
         console.print(Text(f"  {failure.id}: {failure.reason}"), soft_wrap=True)
     if len(run.failed) > _SHOWN:
         console.print(f"  ... and {len(run.failed) - _SHOWN} more")
     raise typer.Exit(2)
-
-
-__all__ = ["IsthmusError", "SaveError", "run_many"]

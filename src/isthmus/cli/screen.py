@@ -13,7 +13,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from isthmus.explanation import Explanation, Word
 
-_BAR = 8
+_BAR = 6
 
 
 def output() -> Console:
@@ -30,8 +30,8 @@ def print_table(found: Sequence[Explanation]) -> None:
     """A row for each text: similarity, strongest words with signed bars, deltas, time."""
     console = output()
     with_probability = any(one.probability is not None for one in found)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    table.add_column("text", ratio=1, overflow="fold", min_width=12)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 1, 0))
+    table.add_column("text", ratio=1, overflow="fold", min_width=10)
     table.add_column("similarity", justify="right", no_wrap=True)
     if with_probability:
         table.add_column("prob.", justify="right", no_wrap=True)
@@ -69,7 +69,7 @@ def _deltas(one: Explanation) -> str:
     lines = []
     for name, side in (("image", one.image), ("text", one.text)):
         if side is not None and side.completeness.relative_delta is not None:
-            lines.append(f"{name} {side.completeness.relative_delta:.1%}")
+            lines.append(f"{name:<5} {side.completeness.relative_delta:.1%}")
     return "\n".join(lines)
 
 

@@ -18,9 +18,7 @@ TABLES = frozenset({".csv", ".tsv", ".jsonl"})
 IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "image_path", "picture")
 TEXT_COLUMNS = ("text", "caption", "captions", "sentence", "title")
 _METADATA = ("metadata.csv", "metadata.jsonl", "captions.csv", "captions.tsv")
-_RESERVED = frozenset(
-    {"con", "prn", "aux", "nul"} | {f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10)}
-)
+_RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10)})
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,7 @@ def read_records(source: Path, *, texts: Sequence[str] = ()) -> Iterator[Record 
 def _from_folder(folder: Path, texts: Sequence[str]) -> Iterator[Record | Failure]:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not _hidden(p, folder))
     if not paths:
-        raise InputError(
-            f"There are no pictures in {str(folder)!r}: it needs files such as .jpg, .png or .webp."
-        )
+        raise InputError(f"There are no pictures in {str(folder)!r}: it needs files such as .jpg, .png or .webp.")
     if not texts and not any(path.with_suffix(".txt").is_file() for path in paths):
         raise InputError(
             f"The pictures in {str(folder)!r} have no texts: give texts after the folder, or put a metadata.csv "

@@ -42,14 +42,10 @@ def figure(explanations: Explanation | Sequence[Explanation]) -> Figure:
     columns = 2 if len(cells) == 4 else min(3, len(cells))
     fig = Figure(figsize=(1, 1), dpi=100, facecolor="white")
     FigureCanvasAgg(fig)
-    lines = [
-        wrapped(one.text, fig, _CELL) if one is not None and one.text is not None else [] for one, _ in cells
-    ]
+    lines = [wrapped(one.text, fig, _CELL) if one is not None and one.text is not None else [] for one, _ in cells]
     grid = [range(i, min(i + columns, len(cells))) for i in range(0, len(cells), columns)]
     tall = [[_height(cells[i][1]) for i in row] for row in grid]
-    rows = [
-        max(tall[r]) + _TITLE + max(_under(cells[i][0], lines[i]) for i in row) for r, row in enumerate(grid)
-    ]
+    rows = [max(tall[r]) + _TITLE + max(_under(cells[i][0], lines[i]) for i in row) for r, row in enumerate(grid)]
     width = 2 * _MARGIN + columns * _CELL + (columns - 1) * _GAP
     height = 2 * _MARGIN + sum(rows) + _GAP * (len(rows) - 1) + _BARS
     fig.set_size_inches(width, height)
@@ -59,9 +55,7 @@ def figure(explanations: Explanation | Sequence[Explanation]) -> Figure:
             left = _MARGIN + c * (_CELL + _GAP)
             _panel(fig, left, top, max(tall[r]), cells[i], lines[i], regions, words)
         top -= rows[r] + _GAP
-    _bars(
-        fig, [scale for scale, used in ((regions, _any(many, "image")), (words, _any(many, "text"))) if used]
-    )
+    _bars(fig, [scale for scale, used in ((regions, _any(many, "image")), (words, _any(many, "text"))) if used])
     return fig
 
 
@@ -160,9 +154,7 @@ def _outline(ax: Axes, one: Explanation, picture: Array) -> None:
     left, top = max(crop.left, 0) - 0.5, max(crop.top, 0) - 0.5
     right, bottom = min(crop.right, picture.shape[1]) - 0.5, min(crop.bottom, picture.shape[0]) - 0.5
     for colour, thick in (("white", 2.2), ("black", 0.9)):
-        ax.add_patch(
-            Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=thick)
-        )
+        ax.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=thick))
 
 
 def _axes(fig: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -170,9 +162,7 @@ def _axes(fig: Figure, left: float, bottom: float, width: float, height: float) 
     return fig.add_axes((left / w, bottom / h, width / w, height / h))
 
 
-def _write(
-    fig: Figure, left: float, middle: float, text: str, *, box: str | None = None, **style: Any
-) -> None:
+def _write(fig: Figure, left: float, middle: float, text: str, *, box: str | None = None, **style: Any) -> None:
     """Text at inches from the left and bottom; `$` and `_` in it are themselves."""
     w, h = fig.get_size_inches()
     patch = None if box is None else {"facecolor": box, "edgecolor": "#cccccc", "linewidth": 0.4, "pad": 2.2}
@@ -194,9 +184,10 @@ def _bars(fig: Figure, scales: Sequence[Scale]) -> None:
         bar.set_label(f"against   ←   {scale.unit}   →   for", fontsize=8)
 
 
-def to_png(explanations: Explanation | Sequence[Explanation], *, dpi: int = 150) -> bytes:
+def to_png(explanations: Explanation | Sequence[Explanation], *, dpi: int = 130) -> bytes:
     """The figure as PNG bytes."""
-    return _rendered(explanations, "png", dpi=dpi, metadata={"Software": None})
+    quick = {"compress_level": 4}
+    return _rendered(explanations, "png", dpi=dpi, metadata={"Software": None}, pil_kwargs=quick)
 
 
 def to_svg(explanations: Explanation | Sequence[Explanation]) -> bytes:

@@ -61,9 +61,7 @@ def layer(attribution: ImageAttribution, size: tuple[int, int], scale: Scale, *,
 def calmed(picture: Array) -> Array:
     """The picture with half of its colour, so that the map's red and blue are not taken for the picture's own."""
     grey = picture @ np.array([0.299, 0.587, 0.114])
-    return np.asarray(
-        (0.4 * picture + 0.6 * grey[..., None] * 0.85 + 0.09 * 255).clip(0, 255).astype(np.uint8)
-    )
+    return np.asarray((0.4 * picture + 0.6 * grey[..., None] * 0.85 + 0.09 * 255).clip(0, 255).astype(np.uint8))
 
 
 def overlay(picture: Array, attribution: ImageAttribution, scale: Scale) -> Array:

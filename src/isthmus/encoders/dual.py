@@ -38,9 +38,7 @@ class Frame:
 class Processing(Protocol):
     """Turns pictures and texts into the inputs of a model's towers."""
 
-    def pictures(
-        self, pictures: Sequence[Picture | PreparedImage]
-    ) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
+    def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
         """Inputs of the image tower, and for each picture its frame and the layout of its positions."""
 
     def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import regex
+import itertools
 
 # Unicode's word boundaries (UAX #29): "don't" and "3.14" stay whole, an emoji of several code points too, and
 # scripts without spaces fall apart into characters instead of becoming one word as long as the sentence.
@@ -96,7 +97,7 @@ def _words(text: str, pieces: Sequence[Piece]) -> tuple[Span, ...]:
     """Merge pieces to words; words that share a piece become one."""
     cuts = [match.start() for match in _BOUNDARY.finditer(text)]
     edges = sorted({0, len(text), *cuts})
-    spans = [(a, b) for a, b in zip(edges, edges[1:], strict=False) if not text[a:b].isspace()]
+    spans = [(a, b) for a, b in itertools.pairwise(edges) if not text[a:b].isspace()]
     groups: list[list[int]] = []  # first and last span of each group, then the positions of its pieces
     first = 0
     for piece in pieces:

@@ -10,9 +10,7 @@ from isthmus.encoders.tower import Split
 from isthmus.errors import ModelError
 
 _CPU_BUDGET = 512 << 20
-_ACTIVATIONS = (
-    24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
-)
+_ACTIVATIONS = 24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
 
 
 def rows_at_once(split: Split, memory: int | None) -> int:

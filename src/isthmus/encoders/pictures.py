@@ -51,16 +51,12 @@ def open_picture(source: Any) -> Picture:
         source = source.detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         return Picture(_upright_rgb(_from_array(source), "The array"))
-    raise InputError(
-        f"A picture must be a path, a PIL image, an array or a tensor, not {type(source).__name__}."
-    )
+    raise InputError(f"A picture must be a path, a PIL image, an array or a tensor, not {type(source).__name__}.")
 
 
 def _read(name: str) -> Image.Image:
     if "://" in name:
-        raise InputError(
-            f"{name!r} is a URL, and URLs are not fetched: download the picture and give its path."
-        )
+        raise InputError(f"{name!r} is a URL, and URLs are not fetched: download the picture and give its path.")
     path = Path(name)
     if path.is_dir():
         raise InputError(f"{name!r} is a folder: give the path of a picture in it.")
@@ -78,26 +74,20 @@ def _read(name: str) -> Image.Image:
     except PermissionError as error:
         raise InputError(f"The picture {name!r} may not be read: change its permissions.") from error
     except Image.DecompressionBombError as error:
-        raise InputError(
-            f"The picture {name!r} has too many pixels: scale it to at most {MAX_PIXELS:,}."
-        ) from error
+        raise InputError(f"The picture {name!r} has too many pixels: scale it to at most {MAX_PIXELS:,}.") from error
     except UnidentifiedImageError as error:
         raise InputError(
             f"{name!r} is no picture that Pillow can read: convert it to JPEG, PNG, WebP, GIF, BMP or TIFF."
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
-        raise InputError(
-            f"The picture {name!r} is damaged or cut off ({error}): get a whole copy."
-        ) from error
+        raise InputError(f"The picture {name!r} is damaged or cut off ({error}): get a whole copy.") from error
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     shape = f"{name} is {width} x {height} pixels"
     if min(size) < MIN_SIDE:
-        raise InputError(
-            f"{shape}, too small to show anything: give one of at least {MIN_SIDE} pixels a side."
-        )
+        raise InputError(f"{shape}, too small to show anything: give one of at least {MIN_SIDE} pixels a side.")
     if width * height > MAX_PIXELS:
         raise InputError(f"{shape}, too large to open safely: scale it to at most {MAX_PIXELS:,} pixels.")
     if max(size) > MAX_ASPECT * min(size):
@@ -117,9 +107,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(
-            f"{name} cannot be turned into RGB ({error}): save it as an 8-bit JPEG or PNG."
-        ) from error
+        raise InputError(f"{name} cannot be turned into RGB ({error}): save it as an 8-bit JPEG or PNG.") from error
 
 
 def _from_wide(image: Image.Image, name: str) -> Image.Image:
@@ -127,9 +115,7 @@ def _from_wide(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image).astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if not (np.isfinite(values).all() and low >= 0 and high <= 65535):
-        raise InputError(
-            f"{name} has grey values from {low:g} to {high:g}: save it with 8 or 16 bits a channel."
-        )
+        raise InputError(f"{name} has grey values from {low:g} to {high:g}: save it with 8 or 16 bits a channel.")
     top = 1.0 if image.mode == "F" and high <= 1 else 255.0 if image.mode == "F" and high <= 255 else 65535.0
     return Image.fromarray((values * (255.0 / top)).round().astype(np.uint8)).convert("RGB")
 

@@ -43,14 +43,13 @@ class TransformersProcessing:
         image_size: tuple[int, int] | None,
         device: torch.device,
     ) -> None:
+        """Keep the parts; see the class."""
         self._image_processor, self._tokenizer = image_processor, tokenizer
         self._patch, self._native_size, self._image_size = patch, native_size, image_size
         self._max_tokens = min(max_tokens, tokenizer.model_max_length)
         self._device = device
 
-    def pictures(
-        self, pictures: Sequence[Picture | PreparedImage]
-    ) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
+    def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
         """Inputs, frames and layouts of pictures; all inputs of one batch have one size."""
         values, frames = zip(*map(self._prepare, pictures), strict=True)
         sizes = {tuple(v.shape) for v in values}
@@ -94,9 +93,7 @@ class TransformersProcessing:
                 f"{self._patch}: make both sides multiples of {self._patch}."
             )
         if not bool(torch.isfinite(values).all()):
-            raise InputError(
-                "A PreparedImage holds values that are NaN or infinite: check its normalisation."
-            )
+            raise InputError("A PreparedImage holds values that are NaN or infinite: check its normalisation.")
         return values.detach().to("cpu")
 
     def shown(self, prepared: PreparedImage) -> Picture:
@@ -151,7 +148,7 @@ class TransformersProcessing:
         return ids
 
     def _layout(self, text: str, row: int, batch: Any) -> TokenLayout:
-        seen = set()
+        seen: set[str | None] = set()
         names: list[str | None] = []
         for token, special, kept in zip(
             batch["input_ids"][row].tolist(),
@@ -167,9 +164,7 @@ class TransformersProcessing:
     def _special_name(self, token: int, seen: set[str | None]) -> str:
         if token == self._tokenizer.bos_token_id and "BOS" not in seen:
             return "BOS"
-        return (
-            "EOS" if token == self._tokenizer.eos_token_id else self._tokenizer.convert_ids_to_tokens(token)
-        )
+        return "EOS" if token == self._tokenizer.eos_token_id else self._tokenizer.convert_ids_to_tokens(token)
 
     def _early_end(self, layout: TokenLayout, ids: Tensor) -> str:
         """CLIP reads a text only up to its first end-of-text id, which unknown characters may bear too."""

@@ -201,9 +201,7 @@ class Split:
             if not isinstance(value, Tensor) or value.ndim == 0:
                 return value
             if name == self.tower.stem_input and self.stem is not None:
-                return value[:1].expand(
-                    len(rows), *value.shape[1:]
-                )  # its stem is skipped: only the shape counts
+                return value[:1].expand(len(rows), *value.shape[1:])  # its stem is skipped: only the shape counts
             return value[rows]
 
         return {name: expand(name, value) for name, value in self.inputs.items()}

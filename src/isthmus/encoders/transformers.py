@@ -18,7 +18,9 @@ from isthmus.encoders.tower import Tower
 from isthmus.errors import ModelError, OptionError
 
 MINI = Path(__file__).parent / "mini"
-_MINI_NOTICE = "mini is a small CLIP for demonstration and tests: its maps say something about methods, nothing about CLIP."
+_MINI_NOTICE = (
+    "mini is a small CLIP for demonstration and tests: its maps say something about methods, nothing about CLIP."
+)
 
 
 def load_clip(
@@ -141,9 +143,7 @@ def _dual_encoder(
     image_processor, tokenizer = _parts(processor)
     device = next(model.parameters()).device
     if image_size is not None and any(side % vision.patch_size for side in image_size):
-        raise OptionError(
-            f"image_size={image_size} must be multiples of the model's patch, {vision.patch_size}."
-        )
+        raise OptionError(f"image_size={image_size} must be multiples of the model's patch, {vision.patch_size}.")
     processing = TransformersProcessing(
         image_processor,
         tokenizer,
@@ -182,7 +182,9 @@ def _pooled(features: Any) -> Tensor:
 
 
 def _parts(processor: Any) -> tuple[Any, Any]:
-    part = processor.get if isinstance(processor, Mapping) else lambda name: getattr(processor, name, None)
+    def part(name: str) -> Any:
+        return processor.get(name) if isinstance(processor, Mapping) else getattr(processor, name, None)
+
     image_processor, tokenizer = part("image_processor"), part("tokenizer")
     if image_processor is None or tokenizer is None:
         raise OptionError("The processor must have an image_processor and a tokenizer, as CLIPProcessor has.")

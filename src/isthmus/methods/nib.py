@@ -120,18 +120,14 @@ def _fixed(slopes: _Slopes, used: dict[str, Any], *, rule: str, steps: int) -> A
     )
 
 
-def _automatic(
-    slopes: _Slopes, used: dict[str, Any], *, rule: str, tolerance: float, limit: int
-) -> Attribution:
+def _automatic(slopes: _Slopes, used: dict[str, Any], *, rule: str, tolerance: float, limit: int) -> Attribution:
     if not 0 < tolerance < 1:
         raise OptionError(f"tolerance must lie between 0 and 1, not {tolerance!r}.")
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < 9:
         raise OptionError(f"limit must be a whole number of at least 9 nodes, not {limit!r}.")
     if rule == "adaptive":
         scale = LAYER_NORM_SCALE if used["closed"] == "zero" else SMOOTH_SCALE
-        found = integrate_adaptively(
-            slopes, len(slopes.target), tolerance=tolerance, limit=limit, scale=scale
-        )
+        found = integrate_adaptively(slopes, len(slopes.target), tolerance=tolerance, limit=limit, scale=scale)
         extra = 0
     else:
         found = _doubled(slopes, rule, tolerance=tolerance, limit=limit)
@@ -150,9 +146,7 @@ def _automatic(
         )
         missed = f"the delta is over the tolerance of {tolerance:g} at the limit of {limit} nodes"
         notes.append(() if converged else (missed,))
-    return Attribution(
-        found.integral, found.last, found.first, tuple(options), slopes.passes(extra), tuple(notes)
-    )
+    return Attribution(found.integral, found.last, found.first, tuple(options), slopes.passes(extra), tuple(notes))
 
 
 def _doubled(slopes: _Slopes, rule: str, *, tolerance: float, limit: int) -> Adaptive:
@@ -169,7 +163,7 @@ def _doubled(slopes: _Slopes, rule: str, *, tolerance: float, limit: int) -> Ada
         for node, part in zip(new, parts.view(len(new), len(rows), -1), strict=True):
             known[node] = torch.zeros_like(scores).index_copy_(0, rows.to(part.device), part)
         total = sum(w * known[node] for node, w in zip(nodes.tolist(), weights.tolist(), strict=True))
-        scores[rows] = total[rows]  # type: ignore[index]
+        scores[rows] = total[rows]
         for row in rows.tolist():
             used[row] = steps
         error = (scores.double().sum(-1) - (last - first).double()).abs()
