@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import zipfile
@@ -59,7 +58,7 @@ def write_files(folder: Path, files: Mapping[str, Writer]) -> tuple[Path, ...]:
             for name, write in files.items():
                 write(Path(temporary) / name)
             for name in files:
-                os.replace(Path(temporary) / name, folder / name)
+                (Path(temporary) / name).replace(folder / name)
     except BaseException as error:
         for path in made:
             shutil.rmtree(path, ignore_errors=True)

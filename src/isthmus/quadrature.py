@@ -6,6 +6,7 @@ state"), so beside the plain rule there are two changes of variable that put mor
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from isthmus.errors import OptionError
-import itertools
 
 # Below sqrt(eps) / std of the features a LayerNorm's output changes at once: 1e-3 to 1e-4 in trained encoders.
 LAYER_NORM_SCALE = 1e-4

@@ -33,10 +33,14 @@ def figure(explanations: Explanation | Sequence[Explanation]) -> Figure:
     Args:
         explanations: one, or several; those of one picture show it once.
     """
+    with _settings():
+        return _drawn([explanations] if isinstance(explanations, Explanation) else list(explanations))
+
+
+def _drawn(many: Sequence[Explanation]) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    many = [explanations] if isinstance(explanations, Explanation) else list(explanations)
     regions, words = region_scale(many), word_scale(many)
     cells = _cells(many)
     columns = 2 if len(cells) == 4 else min(3, len(cells))

@@ -30,7 +30,8 @@ def resized_scores(attribution: ImageAttribution, size: tuple[int, int]) -> Arra
     across, columns = _weights(size[0], crop.left, crop.right, scores.shape[1])
     down, rows = _weights(size[1], crop.top, crop.bottom, scores.shape[0])
     full = np.full((size[1], size[0]), np.nan, dtype=np.float32)
-    full[np.ix_(rows, columns)] = down[rows] @ scores @ across[columns].T
+    with np.errstate(invalid="ignore"):
+        full[np.ix_(rows, columns)] = down[rows] @ scores @ across[columns].T
     return full
 
 

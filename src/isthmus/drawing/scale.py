@@ -33,11 +33,11 @@ class Scale:
 
 
 def ink(colour: str) -> str:
-    """Black or white, whichever is legible on a hexadecimal colour (WCAG relative luminance)."""
+    """Black or white, whichever has more contrast with a hexadecimal colour (WCAG 2 relative luminance)."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    return "#ffffff" if luminance < 0.179 else "#111111"
+    return "#ffffff" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "#000000"
 
 
 def region_scale(explanations: Sequence[Explanation]) -> Scale:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import regex
-import itertools
 
 # Unicode's word boundaries (UAX #29): "don't" and "3.14" stay whole, an emoji of several code points too, and
 # scripts without spaces fall apart into characters instead of becoming one word as long as the sentence.
