@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import rcParams
-from samples import image_side, sample, text_side
 
 from isthmus.drawing import figure, fragment, page, to_png, to_svg
 from isthmus.drawing.heatmap import calmed, layer, outlined, overlay, resized_scores
 from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
 from isthmus.explanation import Box
+from samples import image_side, sample, text_side
 
 
 def test_the_map_is_resized_as_torch_does_it() -> None:
@@ -171,7 +171,7 @@ class _Reader(HTMLParser):
         self.text += data
 
 
-HOSTILE = "</script><script>alert(1)</script> \"' onmouseover=\"x <img src=x onerror=y> &amp; a"
+HOSTILE = '</script><script>alert(1)</script> "\' onmouseover="x <img src=x onerror=y> &amp; a'
 
 
 def test_captions_stay_text() -> None:
@@ -214,7 +214,10 @@ def test_words_tell_their_values_and_keep_the_text() -> None:
 def test_cells_tell_raw_scores_and_the_map_has_words() -> None:
     reader = _Reader()
     reader.feed(fragment(sample(image=image_side([[0.5, -0.25]]))))
-    assert [a["title"] for t, a in reader.tags if t == "i"] == ["row 1, column 1: +0.50000", "row 1, column 2: -0.25000"]
+    assert [a["title"] for t, a in reader.tags if t == "i"] == [
+        "row 1, column 1: +0.50000",
+        "row 1, column 2: -0.25000",
+    ]
     labels = [a.get("aria-label") for _, a in reader.tags if a.get("role") == "img"]
     assert labels == [
         "Heat map of 1 by 2 regions; most for: row 1, column 1 (+0.5000); most against: row 1, column 2 (-0.2500)"

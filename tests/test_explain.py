@@ -6,15 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from conftest import EXAMPLES, picture
 from PIL import Image
 
 import isthmus
+from conftest import EXAMPLES, picture
 from isthmus.encoders.processing import covering_part, seen_part
 from isthmus.errors import InputError, ModelError, OptionError
 from isthmus.explanation import Explanation
@@ -98,9 +98,7 @@ def test_targets_stand_in_for_a_partner(mini: Any, dog: Path) -> None:
     other = isthmus.explain(mini, dog, "a dog", against=[picture()], **FAST)
     assert words.image is None
     np.testing.assert_allclose([w.score for w in words.text.words], [w.score for w in other.text.words], atol=1e-6)
-    np.testing.assert_allclose(
-        other.image.scores, isthmus.explain(mini, dog, "a dog", **FAST).image.scores, atol=1e-6
-    )
+    np.testing.assert_allclose(other.image.scores, isthmus.explain(mini, dog, "a dog", **FAST).image.scores, atol=1e-6)
 
 
 def test_any_direction_explains_both_sides(mini: Any, dog: Path) -> None:
@@ -145,7 +143,9 @@ def test_prepared_images_are_used_as_they_are(mini: Any, dog: Path) -> None:
     other = isthmus.explain(mini, dog, "a dog", **FAST)
     np.testing.assert_array_equal(one.image.scores, other.image.scores)
     assert one.picture.shape == (224, 224, 3)
-    crop = np.asarray(Image.open(dog).convert("RGB").resize((224, 336), Image.Resampling.BICUBIC).crop((0, 56, 224, 280)))
+    crop = np.asarray(
+        Image.open(dog).convert("RGB").resize((224, 336), Image.Resampling.BICUBIC).crop((0, 56, 224, 280))
+    )
     assert np.abs(one.picture.astype(int) - crop).mean() < 2
 
 
@@ -169,7 +169,7 @@ def test_crops_of_other_processors() -> None:
 
     class Padded:
         do_resize, do_center_crop = False, True
-        crop_size = {"height": 100, "width": 100}
+        crop_size: ClassVar = {"height": 100, "width": 100}
 
     whole = seen_part(Square(), (640, 480))
     assert (whole.left, whole.top, whole.right, whole.bottom) == (0, 0, 640, 480)

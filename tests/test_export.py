@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import image_side, sample, text_side
 
 from isthmus import export
 from isthmus.errors import OptionError, SaveError
 from isthmus.explanation import Explanation
+from samples import image_side, sample, text_side
 
 CASES: dict[str, Any] = {
     "both": sample(),
@@ -105,7 +105,7 @@ def test_a_full_disk_leaves_the_old_files_whole(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SaveError, match="cannot be made.*choose another one"):
+    with pytest.raises(SaveError, match=r"cannot be made.*choose another one"):
         sample().save(tmp_path / "file" / "below")
 
 

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from isthmus.cli.doctor import doctor
+from isthmus.cli.checks import doctor
 from isthmus.cli.explain import explain
 from isthmus.cli.lists import methods, models
 from isthmus.errors import IsthmusError

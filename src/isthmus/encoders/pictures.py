@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def open_picture(source: Any) -> Picture:
 
 
 def _read(name: str) -> Image.Image:
-    if "://" in name:
+    if re.match(r"(https?|ftp|file|data|s3|gs):", name):  # a Path of a URL has lost one of its slashes
         raise InputError(f"{name!r} is a URL, and URLs are not fetched: download the picture and give its path.")
     path = Path(name)
     if path.is_dir():

@@ -1,0 +1,370 @@
+"""The command line: exit codes, one line for every error, folders that are gone on with."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import isthmus
+from conftest import EXAMPLES, picture
+from isthmus import cli
+from isthmus.cli import many
+from isthmus.explanation import Explanation
+from test_pictures import bad_files
+
+QUICK = ["--steps", "2", "--layer", "10"]
+
+
+@pytest.fixture
+def run(mini: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command line in this process, with the bundled model loaded once; gives code, stdout, stderr."""
+    load = isthmus.explainer.load
+    monkeypatch.setattr("isthmus.explainer.load", lambda name, **k: mini if name == "mini" else load(name, **k))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return int(caught.value.code or 0), out.out, out.err
+
+    return call
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Seven pictures with texts beside them."""
+    source = tmp_path / "pictures"
+    source.mkdir()
+    for i in range(7):
+        picture(i).save(source / f"p{i}.png")
+        (source / f"p{i}.txt").write_text(f"a dog and {i} cats")
+    return source
+
+
+def test_one_text_prints_a_table_and_writes_files(run: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, said = run("explain", EXAMPLES / "dog.jpg", "a [bold]dog on the grass", *QUICK, "--out", out)
+    assert code == 0
+    assert "similarity" in printed
+    assert "a [bold]dog" in printed  # markup is text
+    assert "strongest words" in printed
+    assert "+0." in printed or "-0." in printed
+    assert max(map(len, printed.splitlines())) <= max(80, len(str(out)) + 40)
+    names = {"index.html", *(f"explanation.{kind}" for kind in ("png", "svg", "html", "json", "npz"))}
+    assert {p.name for p in out.iterdir()} == names
+    assert all(name in printed for name in names)
+    assert "for demonstration and tests" in said
+    one = Explanation.load(out)
+    assert one.image.options["steps"] == 2
+    assert one.image.options["layer"] == 10
+
+
+def test_several_texts_get_a_folder_each_and_one_page(run: Any, tmp_path: Path) -> None:
+    code, printed, _ = run("explain", EXAMPLES / "dog.jpg", "a dog", "a cat", *QUICK, "--out", tmp_path)
+    assert code == 0
+    assert "prob." in printed
+    assert Explanation.load(tmp_path / "2").caption == "a cat"
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count("<article") == 2
+    assert (tmp_path / "index.png").stat().st_size > 1000
+
+
+def test_options_reach_the_method(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    arguments = ["--against", "a cat", "--layer", "0.75", "--steps", "auto", "--tolerance", "0.2", "--closed", "floor"]
+    code, _, _ = run("explain", EXAMPLES / "dog.jpg", "a dog", *arguments, "--open", "--out", tmp_path)
+    assert code == 0
+    one = Explanation.load(tmp_path)
+    assert one.image.target == "cosine with 'a dog' rather than with 'a cat'"
+    assert one.image.options["layer"] == 9
+    assert one.image.options["rule"] == "adaptive"
+    assert one.image.options["tolerance"] == 0.2
+    assert one.image.options["closed"] == "floor"
+    assert opened == [(tmp_path / "index.html").resolve().as_uri()]
+    code, _, _ = run(
+        "explain", EXAMPLES / "dog.jpg", "a dog", "--preset", "paper", "--sides", "image", "--out", tmp_path
+    )
+    assert code == 0
+    assert Explanation.load(tmp_path).image.published is not None
+    assert Explanation.load(tmp_path).text is None
+
+
+def test_notes_are_printed(run: Any, tmp_path: Path) -> None:
+    code, _, said = run("explain", EXAMPLES / "dog.jpg", "dog " * 40, "--truncate", *QUICK, "--out", tmp_path)
+    assert code == 0
+    assert "cut from 42 to 32 tokens" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg", "a dog"], "There is no picture 'missing.jpg': check the path."),
+        (["dog.jpg"], "There is no text: isthmus explain PICTURE TEXT."),
+        (["dog.jpg", ""], "The text is empty"),
+        (["dog.jpg", "dog " * 40], "42 tokens"),
+        (["dog.jpg", "a dog", "--layer", "99"], "layer=99 is out of range"),
+        (["dog.jpg", "a dog", "--layer", "top"], "--layer takes a whole number"),
+        (["dog.jpg", "a dog", "--steps", "many"], "--steps takes a whole number"),
+        (["dog.jpg", "a dog", "--method", "magic"], "no method 'magic'"),
+        (["dog.jpg", "a dog", "--rule", "magic"], "no rule 'magic'"),
+        (["dog.jpg", "a dog", "--preset", "magic"], "no preset 'magic'"),
+        (["dog.jpg", "a dog", "--model", "no/such"], "No model 'no/such'"),
+        (["https://example.org/a.jpg", "a dog"], "URLs are not fetched"),
+        (["nothing.csv"], "check the path"),
+    ],
+)
+def test_errors_are_one_line_and_exit_1(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    shutil.copy(EXAMPLES / "dog.jpg", tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    code, printed, said = run("explain", *arguments)
+    assert code == 1
+    assert message in said
+    assert "Traceback" not in printed + said
+    assert [line for line in said.splitlines() if line.startswith("isthmus: ")] == [said.splitlines()[-1]]
+    assert not (tmp_path / "isthmus-out").exists()
+
+
+def test_bad_pictures_are_one_line_each(run: Any, tmp_path: Path) -> None:
+    for name in bad_files(tmp_path):
+        if name == "folder.png":
+            continue
+        code, _, said = run("explain", tmp_path / name, "a dog", "--out", tmp_path / "out")
+        assert code == 1
+        assert said.startswith("isthmus: ")
+        assert len(said.splitlines()) == 1
+
+
+def test_wrong_usage_exits_2(run: Any) -> None:
+    assert run("explain")[0] == 2
+    assert run("explain", "a.png", "b", "--closed", "ajar")[0] == 2
+    assert run("fly")[0] == 2
+
+
+def test_a_full_disk_is_one_line(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("isthmus.export.to_json", full)
+    code, _, said = run("explain", EXAMPLES / "dog.jpg", "a dog", *QUICK, "--out", tmp_path / "out")
+    assert code == 1
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+
+
+def test_help_and_version_need_no_torch() -> None:
+    for arguments in (["--help"], ["--version"], ["explain", "--help"], ["--show-completion"]):
+        code = (
+            f"import sys; from isthmus.cli import main\ntry: main({arguments!r})\n"
+            "except SystemExit as e: assert not e.code or 'completion' in sys.argv[-1], e.code\n"
+            "assert not {'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "isthmus", "--version"], check=True, capture_output=True, text=True
+        ).stdout
+        == f"isthmus {isthmus.__version__}\n"
+    )
+
+
+def test_lists(run: Any) -> None:
+    code, printed, _ = run("methods")
+    assert code == 0
+    for part in ("nib", "Narrowing Information Bottleneck", "2502.14889", "steps", "preset paper"):
+        assert part in printed
+    code, printed, _ = run("models")
+    assert code == 0
+    assert printed.startswith("mini")
+
+
+def test_models_lists_cached_clips(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kind in (("models--me--my-clip", "clip"), ("models--me--bert", "bert")):
+        snapshot = tmp_path / name / "snapshots" / "abc"
+        snapshot.mkdir(parents=True)
+        (tmp_path / name / "refs").mkdir()
+        (tmp_path / name / "refs" / "main").write_text("abc")
+        (snapshot / "config.json").write_text(json.dumps({"model_type": kind}))
+    from huggingface_hub import scan_cache_dir
+
+    monkeypatch.setattr("huggingface_hub.scan_cache_dir", lambda: scan_cache_dir(tmp_path))
+    _, printed, _ = run("models")
+    assert "me/my-clip" in printed
+    assert "me/bert" not in printed
+
+
+def test_doctor(run: Any, monkeypatch: pytest.MonkeyPatch, mini: Any) -> None:
+    code, printed, _ = run("doctor")
+    assert code == 0
+    for part in ("torch", "transformers", "cpu", "hub cache", f"weights {mini.revision}", "Isthmus is ready"):
+        assert part in printed
+    from isthmus.cli import checks
+
+    monkeypatch.setattr(checks, "_PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    code, printed, _ = run("doctor")
+    assert code == 1
+    assert "Fix: pip install no-such-package" in printed
+    assert "cannot be written" in printed
+
+
+def test_doctor_names_a_broken_model(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise isthmus.IsthmusError("cut off")
+
+    monkeypatch.setattr("isthmus.explainer.load", broken)
+    code, printed, _ = run("doctor")
+    assert code == 1
+    assert "cut off" in printed
+    assert "pip install --force-reinstall" in printed
+
+
+def results(out: Path) -> list[dict[str, str]]:
+    with (out / "results.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_folder_is_explained(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, _ = run("explain", folder, *QUICK, "--out", out, "--batch-size", "3")
+    assert code == 0
+    assert "7 explained" in printed
+    rows = results(out)
+    assert [row["id"] for row in rows] == [f"p{i}.png" for i in range(7)]
+    for row in rows:
+        one = Explanation.load(out / row["folder"])
+        assert float(row["similarity"]) == one.similarity
+        assert row["text"] == one.caption
+    assert not (out / "failures.csv").exists()
+
+
+def test_a_folder_goes_past_what_is_bad_and_exits_2(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (folder / "p2.png").write_bytes((folder / "p2.png").read_bytes()[:500])
+    (folder / "p3.txt").write_text("dog " * 50)
+    (folder / "p4.txt").unlink()
+    code, printed, _ = run("explain", folder, *QUICK, "--out", out, "--batch-size", "4")
+    assert code == 2
+    assert "4 explained" in printed
+    assert "3 failed" in printed
+    with (out / "failures.csv").open(encoding="utf-8", newline="") as stream:
+        failed = {row["id"]: row["reason"] for row in csv.DictReader(stream)}
+    assert set(failed) == {"p2.png", "p3.png", "p4.png"}
+    assert "damaged or cut off" in failed["p2.png"]
+    assert "52 tokens" in failed["p3.png"]
+    assert "It has no text" in failed["p4.png"]
+    assert {row["id"] for row in results(out)} == {"p0.png", "p1.png", "p5.png", "p6.png"}
+
+
+@pytest.mark.parametrize("killed", ["computing", "saving"])
+def test_an_interrupted_folder_goes_on_and_loses_nothing(
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str
+) -> None:
+    out, calls = tmp_path / "out", []
+    explain, save = many.explain, Explanation.save
+
+    def stop_computing(*a: Any, **k: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return explain(*a, **k)
+
+    def stop_saving(self: Any, folder: Any, **k: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return save(self, folder, **k)
+
+    if killed == "computing":
+        monkeypatch.setattr(many, "explain", stop_computing)
+    else:
+        monkeypatch.setattr(Explanation, "save", stop_saving)
+    arguments = ["explain", folder, *QUICK, "--out", out, "--batch-size", "2"]
+    code, printed, _ = run(*arguments)
+    assert code == 130
+    count = 4 if killed == "computing" else 3
+    assert f"Interrupted: {count} written" in printed
+    assert "Run the same command again to go on" in printed
+    assert len(results(out)) == count
+    monkeypatch.setattr(many, "explain", explain)
+    monkeypatch.setattr(Explanation, "save", save)
+    with (out / "results.csv").open("a", encoding="utf-8") as stream:
+        stream.write("p9.png,cut of")  # as a killed process may leave it
+    code, printed, _ = run(*arguments)
+    assert code == 0
+    assert f"{7 - count} explained, {count} already there" in printed
+    assert sorted(row["id"] for row in results(out)) == [f"p{i}.png" for i in range(7)]
+    assert all(Explanation.load(out / row["folder"]).caption == row["text"] for row in results(out))
+
+
+def test_a_saved_result_that_was_not_listed_is_listed_again(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["explain", folder, *QUICK, "--out", out]
+    run(*arguments)
+    lines = (out / "results.csv").read_text(encoding="utf-8").splitlines()
+    (out / "results.csv").write_text("\n".join(lines[:3]) + "\n", encoding="utf-8")
+    code, printed, _ = run(*arguments)
+    assert code == 0
+    assert "0 explained, 7 already there" in printed
+    assert sorted((out / "results.csv").read_text(encoding="utf-8").splitlines()) == sorted(lines)
+
+
+def test_results_of_other_options_are_not_mixed(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("explain", folder, *QUICK, "--out", out)[0] == 0
+    code, _, said = run("explain", folder, "--steps", "3", "--layer", "10", "--out", out)
+    assert code == 1
+    assert "other options: give another --out, or --overwrite" in said
+    code, printed, _ = run("explain", folder, "--steps", "3", "--layer", "10", "--out", out, "--overwrite")
+    assert code == 0
+    assert "7 explained" in printed
+    assert len(results(out)) == 7
+    assert Explanation.load(out / "p0.png").image.options["steps"] == 3
+
+
+def test_a_table_with_several_texts(run: Any, folder: Path, tmp_path: Path) -> None:
+    table = folder / "set.jsonl"
+    rows = [{"image": "p0.png", "caption": ["a dog", "a cat"]}, {"image": "gone.png", "caption": "a dog"}]
+    table.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    out = tmp_path / "out"
+    code, printed, _ = run("explain", table, *QUICK, "--out", out)
+    assert code == 2
+    assert "000002-gone: There is no picture" in printed
+    assert [row["folder"] for row in results(out)] == ["000001-p0/1", "000001-p0/2"]
+    assert run("explain", table, *QUICK, "--out", out)[1].startswith("0 explained, 2 already there")
+
+
+def test_long_lists_of_failures_are_cut_on_the_screen_alone(run: Any, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("image,text\n" + "gone.png,a dog\n" * 30)
+    code, printed, _ = run("explain", table, *QUICK, "--out", tmp_path / "out")
+    assert code == 2
+    assert "30 failed" in printed
+    assert "... and 10 more" in printed
+    assert len((tmp_path / "out" / "failures.csv").read_text(encoding="utf-8").splitlines()) == 31
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    code = "import isthmus.cli as c\nimport typer\ndef gone(*a, **k): raise BrokenPipeError\nc.app = gone\nc.main([])"
+    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_ctrl_c_anywhere_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isthmus.explainer.explain", interrupted)
+    code, _, said = run("explain", EXAMPLES / "dog.jpg", "a dog")
+    assert code == 130
+    assert "Traceback" not in said
