@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -247,6 +248,21 @@ def test_a_folder_is_explained(run: Any, folder: Path, tmp_path: Path) -> None:
         assert float(row["similarity"]) == one.similarity
         assert row["text"] == one.caption
     assert not (out / "failures.csv").exists()
+
+
+def test_a_folder_gets_a_page_with_links(run: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    (folder / "p0.txt").write_text("<b>bold</b>\na cat")
+    out = tmp_path / "out"
+    assert run("explain", folder, *QUICK, "--sides", "text", "--out", out, "--open")[0] == 0
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert opened == [(out / "index.html").resolve().as_uri()]
+    assert "&lt;b&gt;bold" in page
+    assert "<b>bold" not in page
+    links = re.findall(r"(?:href|src)='([^']+)'", page)
+    assert len(links) == 16
+    assert all((out / link).is_file() for link in links)
 
 
 def test_a_folder_goes_past_what_is_bad_and_exits_2(run: Any, folder: Path, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from isthmus.errors import OptionError
-from isthmus.quadrature import RULES, integrate_adaptively, nodes_and_weights
+from isthmus.quadrature import RULES, integrate_adaptively, nodes_and_weights, spline_weights
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -89,3 +90,12 @@ def test_adaptive_integral_stops_at_its_limit_and_says_so() -> None:
     found = integrate_adaptively(_Steps([1e7], shift=0.5), 1, tolerance=1e-6, limit=15, scale=0.1)
     assert found.converged == (False,)
     assert found.nodes[0] <= 15
+
+
+def test_spline_weights_are_those_of_scipy() -> None:
+    interpolate = pytest.importorskip("scipy.interpolate")
+    rng = np.random.default_rng(0)
+    x = np.sort(np.concatenate([[0, 1], rng.uniform(size=11)]))
+    y = rng.normal(size=13)
+    whole = interpolate.CubicSpline(x, y).antiderivative()
+    np.testing.assert_allclose(spline_weights(x) @ y, np.diff(whole(x)), rtol=1e-9, atol=1e-12)

@@ -1,17 +1,17 @@
 """Nodes and weights on [0, 1]: fixed rules, and one that puts its nodes where the integrand changes.
 
-The gate's integrand is steep near its closed end wherever a LayerNorm follows (METHODS of the docs, "closed
-state"), so beside the plain rule there are two changes of variable that put more nodes there.
+The gate's integrand is steep near its closed end wherever a LayerNorm follows (docs/nib.md, "The closed state"),
+so beside the plain rule there are two changes of variable that put more nodes there.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +21,9 @@ from isthmus.errors import OptionError
 LAYER_NORM_SCALE = 1e-4
 SMOOTH_SCALE = 0.1
 
-_PANELS = 4
+_FIRST_NODES = 9
+# A larger share takes fewer rounds and more nodes.
+_SHARE_HALVED = 0.3
 
 
 def _plain(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,14 +72,6 @@ def nodes_and_weights(rule: str, steps: int) -> tuple[Tensor, Tensor]:
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-@dataclass
-class _Pair:
-    """Nodes of one integral: their place `u`, value `f`, and the index of their row in the bank of slopes."""
-
-    places: dict[float, int] = field(default_factory=dict)
-    panels: list[tuple[float, float]] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class Adaptive:
     """Result of `integrate_adaptively`; one entry, or row, per integral.
@@ -97,10 +91,10 @@ class Adaptive:
 
 
 def integrate_adaptively(evaluate: Evaluate, batch: int, *, tolerance: float, limit: int, scale: float) -> Adaptive:
-    """Integrate the slope of a scalar over [0, 1], component by component, by adaptive Simpson panels.
+    """Integrate the slope of a scalar over [0, 1], component by component, by the spline through adaptive nodes.
 
-    The scalar itself is known at every node, so the exact change over a panel is known too and tells where the
-    sum is wrong: the worst panels are halved, keeping all nodes, until the sum over components and panels
+    The scalar itself is known at every node, so its exact change between two nodes is known too and tells where
+    the sum is wrong: those intervals are halved, keeping all nodes, until the sum over components and intervals
     misses the scalar's change by less than `tolerance` of it.
 
     Args:
@@ -108,85 +102,81 @@ def integrate_adaptively(evaluate: Evaluate, batch: int, *, tolerance: float, li
             `(N, T)` and the scalar `(N,)`.
         batch: number of integrals.
         tolerance: largest relative error of the sum over all components.
-        limit: most nodes of one integral.
-        scale: of `sinh_variable`, in which the panels are even.
+        limit: most nodes of one integral, at least 9.
+        scale: of `sinh_variable`, in which the first nodes are even.
     """
     variable = sinh_variable(scale)
-    pairs = [_Pair() for _ in range(batch)]
-    slopes: list[Tensor] = []  # (N, T) of every round; a node's row counts through all of them
-    totals: list[float] = []
-    scalars: list[float] = []
-
-    def add(wanted: Sequence[tuple[int, float]]) -> None:
+    paths = [_Path() for _ in range(batch)]
+    bank: list[Tensor] = []
+    wanted = [(row, place) for place in np.linspace(0, 1, _FIRST_NODES).tolist() for row in range(batch)]
+    while wanted:
         u = torch.tensor([place for _, place in wanted], dtype=torch.float64)
         x, dx = variable(u)
-        x = torch.where(u == 1, torch.ones_like(x), x)
-        slope, scalar = evaluate(x, torch.tensor([row for row, _ in wanted]))
-        slope = slope * dx.to(slope)[:, None]
-        for i, (row, place) in enumerate(wanted):
-            pairs[row].places[place] = len(totals) + i
-        slopes.append(slope)
-        totals.extend(slope.double().sum(-1).tolist())
-        scalars.extend(scalar.double().tolist())
-
-    edges = [i / _PANELS for i in range(_PANELS + 1)]
-    start = sorted({*edges, *((a + b) / 2 for a, b in itertools.pairwise(edges))})
-    add([(row, place) for place in start for row in range(batch)])
-    for pair in pairs:
-        pair.panels = list(itertools.pairwise(edges))
-    while wanted := [
-        (row, place) for row, pair in enumerate(pairs) for place in _refined(pair, totals, scalars, tolerance, limit)
-    ]:
-        add(wanted)
-    return _gathered(pairs, torch.cat(slopes), totals, scalars, tolerance)
+        slopes, scalars = evaluate(torch.where(u == 1, 1.0, x), torch.tensor([row for row, _ in wanted]))
+        slopes = slopes * dx.to(slopes)[:, None]
+        totals, start = slopes.double().sum(-1).tolist(), sum(map(len, bank))
+        for i, ((row, place), scalar) in enumerate(zip(wanted, scalars.tolist(), strict=True)):
+            paths[row].nodes.append((place, start + i, totals[i], scalar))
+        bank.append(slopes)
+        wanted = [(row, place) for row, path in enumerate(paths) for place in path.refined(tolerance, limit)]
+    return _gathered(paths, torch.cat(bank), tolerance)
 
 
-def _error(pair: _Pair, panel: tuple[float, float], totals: list[float], scalars: list[float]) -> float:
-    """Simpson's sum over a panel, less the scalar's exact change."""
-    a, b = panel
-    i, j, k = (pair.places[p] for p in (a, (a + b) / 2, b))
-    return (b - a) / 6 * (totals[i] + 4 * totals[j] + totals[k]) - (scalars[k] - scalars[i])
+class _Path:
+    """The nodes of one integral: `(place, row in the bank of slopes, sum of the slope, scalar)` each."""
+
+    def __init__(self) -> None:
+        self.nodes: list[tuple[float, int, float, float]] = []
+
+    def solve(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+        """Weights and error of every interval, `(n - 1, n)` and `(n - 1,)`, and the scalar's whole change."""
+        self.nodes.sort()
+        places, _, totals, scalars = map(np.array, zip(*self.nodes, strict=True))
+        weights = spline_weights(places)
+        return weights, weights @ totals - np.diff(scalars), float(scalars[-1] - scalars[0])
+
+    def refined(self, tolerance: float, limit: int) -> list[float]:
+        """The middles of the fewest intervals that hold a share of the error; none once the sum is right."""
+        _, errors, change = self.solve()
+        room, sizes = limit - len(self.nodes), np.abs(errors)
+        if room < 1 or abs(errors.sum()) <= tolerance * abs(change):
+            return []
+        order = np.argsort(-sizes, kind="stable")
+        count = int(np.searchsorted(np.cumsum(sizes[order]), _SHARE_HALVED * sizes.sum())) + 1
+        return [(self.nodes[i][0] + self.nodes[i + 1][0]) / 2 for i in order[: min(count, room)]]
 
 
-def _reached(pair: _Pair, totals: list[float], scalars: list[float], tolerance: float) -> bool:
-    change = scalars[pair.places[1.0]] - scalars[pair.places[0.0]]
-    return abs(sum(_error(pair, p, totals, scalars) for p in pair.panels)) <= tolerance * abs(change)
+def spline_weights(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Weights `(n - 1, n)`: row i integrates the not-a-knot cubic spline through values at x over `x[i]..x[i+1]`.
+
+    The spline's second derivatives M solve de Boor's tridiagonal system (A Practical Guide to Splines, ch. IV);
+    an interval of length h holds `h (y_i + y_{i+1}) / 2 - h^3 (M_i + M_{i+1}) / 24`.
+    """
+    h, one = np.diff(x), np.eye(len(x))
+    system, right = np.zeros_like(one), np.zeros_like(one)
+    for i in range(1, len(x) - 1):
+        a, b = h[i - 1], h[i]
+        system[i, i - 1 : i + 2] = a, 2 * (a + b), b
+        right[i, i - 1 : i + 2] = 6 / a, -6 / a - 6 / b, 6 / b
+    system[0, :3] = h[1], -(h[0] + h[1]), h[0]
+    system[-1, -3:] = h[-1], -(h[-2] + h[-1]), h[-2]
+    bend = np.linalg.solve(system, right)
+    width = h[:, None]
+    return width / 2 * (one[:-1] + one[1:]) - width**3 / 24 * (bend[:-1] + bend[1:])
 
 
-def _refined(pair: _Pair, totals: list[float], scalars: list[float], tolerance: float, limit: int) -> list[float]:
-    """Halve the fewest panels that hold half of the error; return the places of the new nodes."""
-    room = (limit - len(pair.places)) // 2
-    if room < 1 or _reached(pair, totals, scalars, tolerance):
-        return []
-    errors = {panel: abs(_error(pair, panel, totals, scalars)) for panel in pair.panels}
-    worst, held = [], 0.0
-    for panel in sorted(errors, key=lambda p: -errors[p])[:room]:
-        worst.append(panel)
-        held += errors[panel]
-        if held >= sum(errors.values()) / 2:
-            break
-    places = []
-    for a, b in worst:
-        middle = (a + b) / 2
-        pair.panels.remove((a, b))
-        pair.panels += [(a, middle), (middle, b)]
-        places += [(a + middle) / 2, (middle + b) / 2]
-    return places
-
-
-def _gathered(
-    pairs: Sequence[_Pair], slopes: Tensor, totals: list[float], scalars: list[float], tolerance: float
-) -> Adaptive:
-    weights = torch.zeros(len(pairs), len(slopes), dtype=torch.float64)
-    for row, pair in enumerate(pairs):
-        for a, b in pair.panels:
-            for place, weight in ((a, 1), ((a + b) / 2, 4), (b, 1)):
-                weights[row, pair.places[place]] += weight * (b - a) / 6
-    end = [torch.tensor([scalars[pair.places[p]] for pair in pairs], dtype=torch.float64) for p in (0.0, 1.0)]
+def _gathered(paths: Sequence[_Path], slopes: Tensor, tolerance: float) -> Adaptive:
+    weights = torch.zeros(len(paths), len(slopes), dtype=torch.float64)
+    converged = []
+    for row, path in enumerate(paths):
+        parts, errors, change = path.solve()
+        weights[row, [node[1] for node in path.nodes]] = torch.from_numpy(parts.sum(0))
+        converged.append(bool(abs(errors.sum()) <= tolerance * abs(change)))
+    first, last = (torch.tensor([path.nodes[i][3] for path in paths], dtype=torch.float64) for i in (0, -1))
     return Adaptive(
         integral=(weights.to(slopes.device) @ slopes.double()).to(slopes.dtype),
-        first=end[0],
-        last=end[1],
-        nodes=tuple(len(pair.places) for pair in pairs),
-        converged=tuple(_reached(pair, totals, scalars, tolerance) for pair in pairs),
+        first=first,
+        last=last,
+        nodes=tuple(len(path.nodes) for path in paths),
+        converged=tuple(converged),
     )

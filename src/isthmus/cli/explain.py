@@ -34,11 +34,14 @@ class Sides(str, Enum):
 
 def explain(
     image: Annotated[
-        Path, typer.Argument(help="A picture; or a folder, .csv, .tsv or .jsonl of many.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="IMAGE", help="A picture; or a folder, .csv, .tsv or .jsonl of many.", show_default=False
+        ),
     ],
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="Texts to compare with it.", show_default=False),
+        typer.Argument(metavar="TEXT", help="Texts to compare with it.", show_default=False),
     ] = None,
     against: Annotated[
         list[str] | None, typer.Option(help="Why the texts rather than this one? May be repeated.")
@@ -86,7 +89,7 @@ def explain(
         page = run_many(loaded, image, tuple(texts or ()), folder, options, overwrite=overwrite)
     else:
         page = _one(model, device, dtype, image, texts, folder, options)
-    if open_page and page is not None:
+    if open_page:
         webbrowser.open(page.resolve().as_uri())
 
 

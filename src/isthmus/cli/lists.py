@@ -12,9 +12,9 @@ def models() -> None:
     from isthmus.cli.screen import output
 
     console = output()
-    console.print(Text("mini", style="bold"), Text("bundled: a small CLIP for demonstration and tests; no network"))
+    console.print(Text.assemble(("mini", "bold"), "  bundled: a small CLIP for demonstration and tests; no network"))
     for name in cached_clips():
-        console.print(Text(name, style="bold"), Text("in the local Hugging Face cache"))
+        console.print(Text.assemble((name, "bold"), "  in the local Hugging Face cache"))
     console.print(
         "Any other transformers CLIP works by its hub name (such as openai/clip-vit-base-patch32) or local folder:\n"
         "  isthmus explain PICTURE TEXT --model NAME",

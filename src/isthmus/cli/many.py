@@ -16,11 +16,12 @@ from rich.text import Text
 
 from isthmus.cli.screen import messages, output
 from isthmus.datasets.records import Failure, Record, read_records
+from isthmus.drawing.listing import Line, listing
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import InputError, OptionError
 from isthmus.explainer import explain
 from isthmus.explanation import Explanation
-from isthmus.export import write_files
+from isthmus.export import STEM, write_files
 
 if TYPE_CHECKING:
     from isthmus.encoders.dual import DualEncoder
@@ -128,8 +129,8 @@ def run_many(
     options: Mapping[str, Any],
     *,
     overwrite: bool,
-) -> Path | None:
-    """Explain every record of a source into a folder each.
+) -> Path:
+    """Explain every record of a source into a folder each; return the page that lists them.
 
     Raises:
         typer.Exit: with code 2 where some failed, 130 where it was interrupted.
@@ -151,8 +152,9 @@ def run_many(
             soft_wrap=True,
         )
         raise typer.Exit(130) from error
+    _index(run)
     _finish(run, folder)
-    return None
+    return folder / "index.html"
 
 
 def _prepare(run: _Run, *, overwrite: bool) -> None:
@@ -213,10 +215,21 @@ def _progress() -> Progress:
     )
 
 
+def _index(run: _Run) -> None:
+    """Make a page of the table, in its order, with a link to each result."""
+    with run.table.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    lines = [
+        Line(row["folder"], f"{row['folder']}/{STEM}", row["text"], float(row["similarity"] or "nan"), row["top_words"])
+        for row in sorted(rows, key=lambda row: row["folder"])
+    ]
+    write_files(run.folder, {"index.html": lambda path: path.write_text(listing(lines), encoding="utf-8")})
+
+
 def _finish(run: _Run, folder: Path) -> None:
     console = output()
     there = f", {run.there} already there" if run.there else ""
-    console.print(f"{run.written} explained{there}: {run.table}", markup=False, soft_wrap=True)
+    console.print(f"{run.written} explained{there}: {folder / 'index.html'}, {run.table}", markup=False, soft_wrap=True)
     if not run.failed:
         (folder / "failures.csv").unlink(missing_ok=True)
         return

@@ -22,22 +22,31 @@ def page(explanations: Explanation | Sequence[Explanation], title: str = "") -> 
     """A whole HTML page of one or more explanations, all on one scale."""
     many = _listed(explanations)
     name = escape(title or (many[0].caption if len(many) == 1 else "") or "Isthmus")
+    return whole_page(fragment(many, heading=name), name)
+
+
+def whole_page(body: str, title: str) -> str:
+    """A document around a body; both are HTML."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{name}</title></head>\n<body class='isthmus-page'>\n{fragment(many, heading=name)}\n</body></html>\n"
+        f"<title>{title}</title></head>\n<body class='isthmus-page'>\n{body}\n</body></html>\n"
     )
+
+
+def style() -> str:
+    """The style element of everything inside `class='isthmus'`."""
+    return f"<style>{files('isthmus.drawing').joinpath('page.css').read_text(encoding='utf-8')}</style>"
 
 
 def fragment(explanations: Explanation | Sequence[Explanation], *, heading: str = "") -> str:
     """The same for a notebook: one element, its style bound to it. `heading` is HTML."""
     many = _listed(explanations)
     regions, words = region_scale(many), word_scale(many)
-    style = files("isthmus.drawing").joinpath("page.css").read_text(encoding="utf-8")
     cards = "\n".join(_card(one, regions, words, i) for i, one in enumerate(many))
     used = [s for s, side in ((regions, "image"), (words, "text")) if any(getattr(o, side) for o in many)]
     return (
-        f"<div class='isthmus'><style>{style}</style>"
+        f"<div class='isthmus'>{style()}"
         + (f"<h1>{heading}</h1>" if heading else "")
         + f"<div class='bar'>{''.join(map(_legend, used))}{_controls(many)}</div>"
         + f"<div class='cards'>\n{cards}\n</div></div>"

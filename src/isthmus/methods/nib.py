@@ -60,7 +60,7 @@ def nib(
         steps: number of nodes, default 10; "auto" adds nodes until the relative convergence delta is under
             `tolerance` or there are `limit` of them.
         rule: one of `isthmus.quadrature.RULES`; default "gauss-legendre-cubic". With `steps="auto"` the default
-            is "adaptive" (Simpson panels, halved where the sum is wrong, all nodes kept); another rule doubles
+            is "adaptive" (a spline through nodes that are added where the sum is wrong, all kept); another doubles
             its number of nodes instead, keeping those that it has where the rule nests.
         closed: the state c. "zero" (the paper's; a LayerNorm is singular there, so the integral is hard),
             "floor" (`floor` times h), "mean" (default: the mean patch or word of the reference set, for every
