@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -216,14 +217,19 @@ def _progress() -> Progress:
 
 
 def _index(run: _Run) -> None:
-    """Make a page of the table, in its order, with a link to each result."""
+    """Make a page of the table with a link to each result, in the order of the records."""
     with run.table.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     lines = [
         Line(row["folder"], f"{row['folder']}/{STEM}", row["text"], float(row["similarity"] or "nan"), row["top_words"])
-        for row in sorted(rows, key=lambda row: row["folder"])
+        for row in sorted(rows, key=lambda row: _natural(row["folder"]))
     ]
     write_files(run.folder, {"index.html": lambda path: path.write_text(listing(lines), encoding="utf-8")})
+
+
+def _natural(name: str) -> list[Any]:
+    """A key that sorts 2 before 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _finish(run: _Run, folder: Path) -> None:

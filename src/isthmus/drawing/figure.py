@@ -123,7 +123,7 @@ def _panel(
             _write(fig, left + x, top - 0.15, word.text, size=11, color=ink(colour), box=colour)
             _write(fig, left + x, top - 0.34, f"{word.score:+.3f}", size=6.5, color="#444444")
         top -= _LINE
-    for i, note in enumerate(_small_print(one)):
+    for i, note in enumerate(small_print(one)):
         _write(fig, left, top - 0.12 - 0.15 * i, note, size=7.5, color="#444444")
 
 
@@ -136,7 +136,7 @@ def _title(one: Explanation | None) -> str:
     return f"similarity {one.similarity:.3f}{probability}"
 
 
-def _small_print(one: Explanation) -> list[str]:
+def small_print(one: Explanation) -> list[str]:
     """Per side: special positions and the convergence delta."""
     notes = []
     for name, side in (("image", one.image), ("text", one.text)):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from isthmus.drawing.figure import small_print
 from isthmus.drawing.heatmap import calmed, layer, outlined
 from isthmus.drawing.scale import MAP, Scale, ink, region_scale, word_scale
 from isthmus.explanation import Array, Completeness, Explanation, ImageAttribution, TextAttribution
@@ -89,6 +90,7 @@ def _card(one: Explanation, regions: Scale, words: Scale, number: int) -> str:
         parts.append(_words(one.text, words))
     elif one.caption:
         parts.append(f"<p class='words' dir='auto'>{escape(one.caption)}</p>")
+    parts += [f"<p class='small'>{escape(line)}</p>" for line in small_print(one)]
     for side in (one.image, one.text):
         parts += [f"<p class='note'>{escape(note)}</p>" for note in (side.notes if side is not None else ())]
     return "\n".join([*parts, _details(one), "</article>"])
