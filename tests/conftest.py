@@ -87,7 +87,11 @@ def tiny_clip(
 def make_tiny() -> Callable[..., Any]:
     """Makes a DualEncoder of a tiny random CLIP, with mini's tokenizer and a processor of its own size."""
     from transformers import AutoTokenizer
-    from transformers.models.clip import image_processing_pil_clip
+
+    try:
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Processor
+    except ImportError:  # transformers 4
+        from transformers import CLIPImageProcessor as Processor
 
     import isthmus
     from isthmus.encoders.transformers import MINI
@@ -98,9 +102,7 @@ def make_tiny() -> Callable[..., Any]:
         tokenizer = AutoTokenizer.from_pretrained(MINI)
         tokenizer.model_max_length = options.get("max_tokens", 77)
         processor = {
-            "image_processor": image_processing_pil_clip.CLIPImageProcessorPil(
-                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-            ),
+            "image_processor": Processor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
             "tokenizer": tokenizer,
         }
         return isthmus.load(model, processor=processor, image_size=load_size)

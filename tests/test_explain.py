@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -214,9 +215,9 @@ def test_models_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match=r"No model 'nobody/nothing'.*check the name and the network"):
         isthmus.load("nobody/nothing")
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "mpt-empty").mkdir()  # transformers guesses the kind of a model from such a name
     with pytest.raises(ModelError, match="does not hold a whole transformers CLIP"):
-        isthmus.load(tmp_path / "empty")
+        isthmus.load(tmp_path / "mpt-empty")
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ModelError, match="'bert' model; Isthmus reads transformers' CLIP"):
@@ -225,6 +226,18 @@ def test_models_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest
         isthmus.load(torch.nn.Linear(2, 2), processor={})
     with pytest.raises(OptionError, match="needs its processor"):
         isthmus.load(torch.nn.Linear(2, 2))
+
+
+def test_without_network_one_sentence_comes_at_once() -> None:
+    """The hub's own retries take half a minute and print a dozen lines."""
+    environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
+    environment |= {"HF_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "isthmus", "explain", str(EXAMPLES / "dog.jpg"), "a", "--model", "nobody/nothing"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("isthmus: No model 'nobody/nothing'")
 
 
 def test_damaged_checkpoints_are_refused(tmp_path: Path, mini: Any) -> None:

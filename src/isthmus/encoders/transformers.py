@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
+from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ def _pretrained_model(name: str, path: str, *, dtype: torch.dtype | None, attent
     from transformers import AutoConfig, CLIPModel
 
     with _kindly(name), _quiet():
+        if not Path(path).is_dir():
+            _ask_hub(path)
+        elif not (Path(path) / "config.json").is_file():
+            raise FileNotFoundError("there is no config.json")
         config = AutoConfig.from_pretrained(path)
     if config.model_type != "clip":
         raise ModelError(
@@ -105,18 +110,29 @@ def _kindly(name: str) -> Iterator[None]:
         ) from error
 
 
+def _ask_hub(name: str) -> None:
+    """Fail at once where the hub does not have a model or is out of reach; its own download would retry for long."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back transformers' own bar and advice; the hub's download bars stay."""
+    """Hold back transformers' own bar and advice, and the hub's; the hub's download bars stay."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    level, bars, hub_level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity(ERROR)
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if bars:
             logging.enable_progress_bar()
 
