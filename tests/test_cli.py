@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -341,7 +344,7 @@ def test_results_of_other_options_are_not_mixed(run: Any, folder: Path, tmp_path
     assert run("explain", folder, *QUICK, "--out", out)[0] == 0
     code, _, said = run("explain", folder, "--steps", "3", "--layer", "10", "--out", out)
     assert code == 1
-    assert "other options: give another --out, or --overwrite" in said
+    assert "or another model: give another --out, or --overwrite" in said
     code, printed, _ = run("explain", folder, "--steps", "3", "--layer", "10", "--out", out, "--overwrite")
     assert code == 0
     assert "7 explained" in printed
@@ -372,8 +375,44 @@ def test_long_lists_of_failures_are_cut_on_the_screen_alone(run: Any, tmp_path: 
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
-    code = "import isthmus.cli as c\nimport typer\ndef gone(*a, **k): raise BrokenPipeError\nc.app = gone\nc.main([])"
-    assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "isthmus", "methods"]
+    done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a Linux device that is always full")
+def test_an_output_that_is_full_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "isthmus", "methods"]
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "isthmus: nothing more can be written, the disk is full: free some space.\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_a_real_interrupt_is_one_line(tmp_path: Path) -> None:
+    """SIGINT in the middle of a folder: what is written is whole, and the exit code says so."""
+    source = tmp_path / "pictures"
+    source.mkdir()
+    for i in range(300):
+        picture(i % 5).save(source / f"p{i:03d}.png")
+    command = [sys.executable, "-m", "isthmus", "explain", str(source), "a dog", *QUICK, "--batch-size", "1"]
+    out = tmp_path / "out"
+    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if (out / "p001.png" / "explanation.json").is_file() or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Interrupted" in printed
+    assert "Traceback" not in said
+    whole = [Explanation.load(path.parent) for path in out.glob("*/explanation.json")]
+    assert 2 <= len(whole) < 300
 
 
 def test_ctrl_c_anywhere_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -383,4 +422,82 @@ def test_ctrl_c_anywhere_is_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("isthmus.explainer.explain", interrupted)
     code, _, said = run("explain", EXAMPLES / "dog.jpg", "a dog")
     assert code == 130
+    assert said.splitlines()[-1] == "isthmus: interrupted."
     assert "Traceback" not in said
+
+
+def test_another_picture_under_the_same_name_is_explained_anew(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("explain", folder, *QUICK, "--out", out)[0] == 0
+    before = Explanation.load(out / "p0.png").similarity
+    time.sleep(0.01)
+    shutil.copyfile(EXAMPLES / "dog.jpg", tmp_path / "new.png")
+    shutil.move(tmp_path / "new.png", folder / "p0.png")
+    code, printed, _ = run("explain", folder, *QUICK, "--out", out)
+    assert code == 0
+    assert "1 explained, 6 already there" in printed
+    assert Explanation.load(out / "p0.png").similarity != before
+
+
+def test_other_pictures_or_texts_are_not_mixed_in(run: Any, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("explain", folder, "a dog", *QUICK, "--out", out)[0] == 0
+    shutil.copytree(folder, tmp_path / "others")
+    for source, text in ((tmp_path / "others", "a dog"), (folder, "a cat")):
+        code, _, said = run("explain", source, text, *QUICK, "--out", out)
+        assert code == 1
+        assert "holds results of other pictures, texts" in said
+
+
+def test_what_is_missing_comes_back_as_it_was(run: Any, folder: Path, tmp_path: Path) -> None:
+    """Texts of one picture share a softmax, and the paper's maps a batch: both must survive a part being made again."""
+    for number, arguments in enumerate(([], ["--preset", "paper"])):
+        out = tmp_path / f"out{number}"
+        command = ["explain", folder, "a dog", "a cat", "a car", *QUICK, *arguments, "--out", out]
+        assert run(*command)[0] == 0
+        before = {place: Explanation.load(out / "p1.png" / place) for place in ("1", "2", "3")}
+        for place in ("2", "3"):
+            (out / "p1.png" / place / "explanation.npz").unlink()  # half a result is none
+        code, printed, _ = run(*command)
+        assert code == 0
+        assert "2 explained" in printed
+        for place, one in before.items():
+            again = Explanation.load(out / "p1.png" / place)
+            assert again.probability == one.probability
+            assert again.image == one.image
+            assert again.text == one.text
+
+
+def test_results_are_no_pictures(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "album.jpg").mkdir()
+    monkeypatch.chdir(folder)
+    for expected in ("7 explained:", "0 explained, 7 already there:"):
+        code, printed, _ = run("explain", ".", *QUICK)
+        assert code == 0
+        assert expected in printed
+    assert run("explain", "p0.png", "a dog", "a cat", *QUICK, "--out", "single")[0] == 0
+    assert "0 explained, 7 already there:" in run("explain", ".", *QUICK)[1]
+
+
+def test_an_empty_path_is_not_this_folder(run: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    code, _, said = run("explain", "", "a dog")
+    assert code == 1
+    assert "path of the picture is empty" in said
+
+
+def test_a_caption_of_two_lines_stays(run: Any, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    shutil.copy(EXAMPLES / "dog.jpg", tmp_path)
+    table.write_text('image,text\ndog.jpg,"dog,\nline two"\n')
+    for _ in range(2):
+        assert run("explain", table, *QUICK, "--out", tmp_path / "out")[0] == 0
+        assert [row["text"] for row in results(tmp_path / "out")] == ["dog,\nline two"]
+
+
+def test_the_page_opens_also_where_some_failed(run: Any, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    (folder / "p0.txt").unlink()
+    assert run("explain", folder, *QUICK, "--out", tmp_path / "out", "--open")[0] == 2
+    assert len(opened) == 1

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.encoders.dual import Frame
 from isthmus.encoders.layout import TokenLayout
+from isthmus.errors import ModelError
 from isthmus.explanation import (
     Array,
     Completeness,
@@ -36,8 +37,17 @@ class Row:
 
 
 def rows_of(attribution: Attribution) -> list[Row]:
-    """Take a batch apart."""
+    """Take a batch apart.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+    """
     scores = attribution.scores.detach().cpu()
+    if not bool(torch.isfinite(scores).all()):
+        raise ModelError(
+            "The scores are not finite (NaN or infinity): the model's score has no slope somewhere on the way to the "
+            'closed state, or overflows; choose closed="floor" or "mean", another layer, or dtype=float32.'
+        )
     opened = attribution.open.tolist()
     closed = [None] * len(opened) if attribution.closed is None else attribution.closed.tolist()
     totals = scores.double().sum(-1).tolist()
@@ -45,7 +55,7 @@ def rows_of(attribution: Attribution) -> list[Row]:
         Row(
             scores[i],
             Completeness(opened[i], closed[i], totals[i]),
-            attribution.options[i],
+            jsonable(attribution.options[i]),
             attribution.notes[i] if attribution.notes else (),
             attribution.published,
         )
@@ -53,7 +63,9 @@ def rows_of(attribution: Attribution) -> list[Row]:
     ]
 
 
-def image_attribution(row: Row, layout: TokenLayout, frame: Frame, target: str) -> ImageAttribution:
+def image_attribution(
+    row: Row, layout: TokenLayout, frame: Frame, target: str, notes: tuple[str, ...] = ()
+) -> ImageAttribution:
     """Scores on the patch grid, special positions apart."""
     assert layout.grid is not None, "the layout of a picture has a grid"
     grid = row.scores[list(layout.patches)].reshape(layout.grid)
@@ -67,11 +79,13 @@ def image_attribution(row: Row, layout: TokenLayout, frame: Frame, target: str) 
         target=target,
         options=row.options,
         published=_published_image(grid, frame.input_size) if row.published else None,
-        notes=row.notes,
+        notes=(*row.notes, *notes),
     )
 
 
-def text_attribution(row: Row, layout: TokenLayout, text: str, target: str, note: str) -> TextAttribution:
+def text_attribution(
+    row: Row, layout: TokenLayout, text: str, target: str, notes: tuple[str, ...] = ()
+) -> TextAttribution:
     """Scores of tokens, and of words as the sums of their tokens, special positions apart."""
     scores = row.scores.double().tolist()
     tokens = tuple(Token(text[p.start : p.end], p.start, p.end, p.position, scores[p.position]) for p in layout.pieces)
@@ -96,7 +110,7 @@ def text_attribution(row: Row, layout: TokenLayout, text: str, target: str, note
         target=target,
         options=row.options,
         published=_minmax(row.scores[kept]).numpy() if row.published else None,
-        notes=(*row.notes, note) if note else row.notes,
+        notes=(*row.notes, *notes),
     )
 
 
@@ -128,6 +142,6 @@ def jsonable(value: Any) -> Any:
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(jsonable(v) for v in value)
-    if isinstance(value, (torch.dtype, torch.device)):
-        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

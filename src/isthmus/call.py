@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,23 +14,35 @@ from torch import Tensor
 
 from isthmus import __version__
 from isthmus.assembly import Row, image_attribution, jsonable, rows_of, summed, text_attribution
-from isthmus.encoders.dual import DualEncoder, PreparedImage
+from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
+from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture, display_copy, open_picture
 from isthmus.encoders.tower import Inputs, Side, unit
 from isthmus.errors import OptionError
 from isthmus.explanation import Explanation, Provenance
 from isthmus.methods import registry
-from isthmus.targets import Contrast, Direction, Pair, Target, describe, mean_embedding, target_vector
+from isthmus.targets import (
+    Contrast,
+    Direction,
+    FixedTarget,
+    Pair,
+    Target,
+    describe,
+    mean_embedding,
+    named,
+    target_vector,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """The inputs of one side, with their unit embeddings, for each pair."""
+    """The inputs of one side, with their unit embeddings, for each pair; frames of pictures, notes on texts."""
 
     inputs: Inputs
     embeddings: Tensor
-    layouts: list[Any]
-    extras: list[Any]
+    layouts: list[TokenLayout]
+    frames: list[Frame]
+    notes: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +56,25 @@ class Call:
     against: tuple[Any, ...]
     preset: str | None
     truncate: bool
+    batch_size: int
     options: Mapping[str, Any]
 
-    def check(self, batch_size: int) -> None:
+    def check(self) -> None:
         """Refuse what cannot be before anything is computed."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise OptionError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
+            raise OptionError(f"batch_size must be a whole number of at least 1, not {size!r}.")
+        if not isinstance(self.target, (Pair, Contrast, Direction)):
+            raise OptionError(f"target must be a Pair, a Contrast or a Direction, not {type(self.target).__name__}.")
+        for name, value in self.options.items():
+            if isinstance(value, Mapping) and not set(value) <= {"image", "text"}:
+                raise OptionError(f'{name} for each side is a mapping with the keys "image" and "text", not {value!r}.')
         unknown = sorted(set(self.options) - set(self.method.options))
         if unknown:
             raise OptionError(
                 f"{self.method.name} has no option {unknown[0]!r}: it has {', '.join(sorted(self.method.options))}."
             )
-        if self.preset is not None and self.preset not in self.method.presets:
+        if self.preset is not None and self.preset not in tuple(self.method.presets):
             there = ", ".join(self.method.presets) or "none"
             raise OptionError(f"{self.method.name} has no preset {self.preset!r}: it has {there}.")
         for side in self.sides:
@@ -79,46 +99,49 @@ class Call:
             batches["text"] = self._texts(captions)
         passes: list[Mapping[str, int]] = [{"forward": len(pairs)} for _ in batches]
         rows: dict[Side, list[Row]] = {}
+        notes: dict[Side, tuple[str, ...]] = {}
         for side in self.sides:
             options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in self.options.items()}
             options = {k: v for k, v in options.items() if v is not None}
             if self.preset is not None:
                 options["preset"] = self.preset
-            vectors = self._vectors(side, batches, len(pairs))
-            found = self.method.function(self.model.tower(side), batches[side].inputs, vectors, **options)
-            rows[side] = rows_of(found)
+            target = self._vectors(side, batches, len(pairs))
+            found = self.method.function(self.model.tower(side), batches[side].inputs, target.vector, **options)
+            rows[side], notes[side] = rows_of(found), target.notes
             passes.append(found.passes)
         provenance = self._provenance((time.perf_counter() - began) / len(pairs), summed(passes, len(pairs)))
-        return [self._explanation(i, pictures, captions, batches, rows, provenance) for i in range(len(pairs))]
+        return [self._explanation(i, pictures, captions, batches, rows, notes, provenance) for i in range(len(pairs))]
 
     def _images(self, pictures: Sequence[Picture | PreparedImage]) -> _Batch:
         inputs, frames, layouts = self.model.processing.pictures(pictures)
-        return _Batch(inputs, unit(self.model.image.embed(inputs)), layouts, frames)
+        return _Batch(inputs, unit(self.model.image.embed(inputs)), layouts, frames, [])
 
     def _texts(self, captions: Sequence[str]) -> _Batch:
         inputs, layouts, notes = self.model.processing.texts(captions, truncate=self.truncate)
-        return _Batch(inputs, unit(self.model.text.embed(inputs)), layouts, notes)
+        return _Batch(inputs, unit(self.model.text.embed(inputs)), layouts, [], notes)
 
-    def _vectors(self, side: Side, batches: Mapping[Side, _Batch], count: int) -> Tensor:
+    def _vectors(self, side: Side, batches: Mapping[Side, _Batch], count: int) -> FixedTarget:
         """The target vector `(B, D)` of each pair."""
         if isinstance(self.target, Direction) or self._contrasted(side):
             assert not isinstance(self.target, Pair)
-            vector = target_vector(self.model, self.target)
+            fixed = target_vector(self.model, self.target, truncate=self.truncate)
             width = next(iter(batches.values())).embeddings.shape[1]
-            if len(vector) != width:
-                raise OptionError(f"The target has {len(vector)} dimensions, but the joint space has {width}.")
-            return vector.expand(count, -1)
+            if len(fixed.vector) != width:
+                raise OptionError(f"The target has {len(fixed.vector)} dimensions, but the joint space has {width}.")
+            return FixedTarget(fixed.vector.expand(count, -1), fixed.notes)
         partner = batches["text" if side == "image" else "image"].embeddings
         if self.against and Contrast(against=self.against).explains == side:
             less = mean_embedding(self.model, self.against, truncate=self.truncate)
             assert less is not None, "against is not empty"
-            return partner - less
-        return partner
+            return FixedTarget(partner - less.vector, less.notes)
+        return FixedTarget(partner)
 
     def _contrasted(self, side: Side) -> bool:
         return isinstance(self.target, Contrast) and self.target.explains == side
 
-    def _described(self, side: Side, partner: Any) -> str:
+    def _described(self, side: Side, partner: Any, batch: int) -> str:
+        if self.preset == "paper" and side == "text" and batch > 1 and isinstance(self.target, Pair):
+            return f"cosine with the mean of the batch's {batch} pictures"
         if self.against and Contrast(against=self.against).explains == side:
             return describe(Contrast(for_=(partner,), against=self.against), "")
         target = self.target if isinstance(self.target, Direction) or self._contrasted(side) else Pair()
@@ -131,20 +154,23 @@ class Call:
         captions: Sequence[str] | None,
         batches: Mapping[Side, _Batch],
         rows: Mapping[Side, list[Row]],
+        notes: Mapping[Side, tuple[str, ...]],
         provenance: Provenance,
     ) -> Explanation:
         picture = None if pictures is None else pictures[i]
         shown = self.model.processing.shown(picture) if isinstance(picture, PreparedImage) else picture
         caption = "" if captions is None else captions[i]
         image = text = similarity = None
+        read = () if captions is None or not batches["text"].notes[i] else (batches["text"].notes[i],)
         if "image" in rows:
             batch = batches["image"]
-            name = self._described("image", caption)
-            image = image_attribution(rows["image"][i], batch.layouts[i], batch.extras[i], name)
+            name = self._described("image", caption, len(batch.layouts))
+            said = notes["image"] if "text" in rows else (*notes["image"], *read)  # told once
+            image = image_attribution(rows["image"][i], batch.layouts[i], batch.frames[i], name, said)
         if "text" in rows:
             batch = batches["text"]
-            name = self._described("text", shown)
-            text = text_attribution(rows["text"][i], batch.layouts[i], caption, name, batch.extras[i])
+            name = self._described("text", shown, len(batch.layouts))
+            text = text_attribution(rows["text"][i], batch.layouts[i], caption, name, (*notes["text"], *read))
         if len(batches) == 2:
             similarity = float((batches["image"].embeddings[i] * batches["text"].embeddings[i]).sum())
         return Explanation(
@@ -158,6 +184,18 @@ class Call:
             provenance=provenance,
         )
 
+    def _settings(self) -> dict[str, Any]:
+        """The rest of what makes this call again, beside the method's options."""
+        config = getattr(self.model.model, "config", None)
+        settings: dict[str, Any] = {"sides": self.sides, "truncate": self.truncate, "batch_size": int(self.batch_size)}
+        if isinstance(self.target, Contrast):
+            settings |= {"for_": named(self.target.for_), "against": named(self.target.against)}
+        elif self.against:
+            settings["against"] = named(self.against)
+        elif isinstance(self.target, Direction):
+            settings["direction"] = self.target.name
+        return settings | {"attention": str(getattr(config, "_attn_implementation", ""))}
+
     def _provenance(self, seconds: float, passes: Mapping[str, float]) -> Provenance:
         import transformers
 
@@ -169,6 +207,7 @@ class Call:
             method=self.method.name,
             preset=self.preset,
             options=jsonable(self.options),
+            settings=self._settings(),
             versions={
                 "isthmus": __version__,
                 "python": platform.python_version(),

@@ -55,14 +55,20 @@ def load(
         OptionError: no such device or dtype.
     """
     if isinstance(model, DualEncoder):
+        if any(option is not None for option in (processor, device, dtype, attention, image_size)):
+            raise OptionError("This model is loaded already: give the options where it is loaded first.")
         return model
-    if isinstance(dtype, str):
-        if dtype not in _DTYPES:
-            raise OptionError(f"There is no dtype {dtype!r}: choose one of {', '.join(_DTYPES)}.")
-        dtype = _DTYPES[dtype]
+    if not isinstance(model, (str, Path, nn.Module)) or model == "":
+        raise OptionError(f"A model is a name, a folder or a model object, not {model!r}.")
+    if dtype is not None:
+        dtype = _DTYPES.get(str(dtype).removeprefix("torch."))
+        if dtype is None:
+            raise OptionError(f"There is no such dtype: choose one of {', '.join(_DTYPES)}.")
+    if attention not in (None, "sdpa", "eager"):
+        raise OptionError(f"attention must be sdpa or eager, not {attention!r}.")
     given = isinstance(model, nn.Module)
-    if given and dtype is not None:
-        raise OptionError("A model object keeps its dtype: convert it yourself with model.to(dtype).")
+    if given and (dtype is not None or attention is not None):
+        raise OptionError("A model object keeps its dtype and attention: change them yourself before you load it.")
     where = None if given and device in (None, "auto") else _device(device)
     return load_clip(model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size)
 
@@ -73,9 +79,9 @@ def _device(device: str | torch.device | None) -> torch.device:
         return torch.device(next((name for name in ("cuda", "mps") if there[name]), "cpu"))
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise OptionError(f"There is no device {device!r}: choose auto, cpu, cuda or mps.") from error
-    if not there.get(chosen.type, True):
+    if not there.get(chosen.type, False):
         raise OptionError(f"This machine has no {chosen.type} device that torch can use: choose device=cpu.")
     return chosen
 
@@ -87,7 +93,7 @@ def explain(
     *,
     method: str = "nib",
     target: Target | None = None,
-    against: Sequence[Any] | None = None,
+    against: Any = None,
     pairing: str = "each",
     sides: Sequence[Side] | Side = _SIDES,
     preset: str | None = None,
@@ -106,7 +112,8 @@ def explain(
         method: a name of `isthmus.methods`.
         target: `Pair()` (default: the cosine of the pair), `Contrast`, or `Direction`. A Contrast of texts
             explains the picture, one of pictures the text; the other side keeps the pair.
-        against: short for a Contrast of each text against these texts (or each picture against these pictures).
+        against: short for a Contrast of each text against these texts (or each picture against these pictures);
+            one, or a list.
         pairing: "each" takes the n-th picture with the n-th text, and a single one with all of the other side;
             "all" takes every picture with every text.
         sides: the sides to explain, "image", "text", or both.
@@ -130,13 +137,14 @@ def explain(
         model=model,
         method=registry.get(method),
         sides=_chosen_sides(sides, images, texts, target),
-        target=target or Pair(),
-        against=tuple(against or ()),
+        target=Pair() if target is None else target,
+        against=() if against is None else tuple(against) if isinstance(against, (list, tuple)) else (against,),
         preset=preset,
         truncate=truncate,
+        batch_size=batch_size,
         options={name: value for name, value in options.items() if value is not None},
     )
-    call.check(batch_size)
+    call.check()
     single = not _many(images) and not _many(texts)
     pictures = list(images) if _many(images) else [images]
     captions = list(texts) if _many(texts) else [texts]  # type: ignore[arg-type]
@@ -171,11 +179,13 @@ def _pairs(pictures: int, texts: int, pairing: str) -> list[tuple[int, int]]:
 
 
 def _chosen_sides(sides: Any, images: Any, texts: Any, target: Target | None) -> tuple[Side, ...]:
-    wanted = (sides,) if isinstance(sides, str) else tuple(sides)
+    wanted = tuple(sides) if _many(sides) else (sides,)
     if wanted == ("both",):
         wanted = _SIDES
     if not wanted or any(side not in _SIDES for side in wanted):
         raise OptionError(f'sides must be "image", "text", or both, not {sides!r}.')
+    if any(_many(items) and any(item is None for item in items) for items in (images, texts)):
+        raise InputError("A list of pictures or texts holds None: leave it out, with its partner.")
     if images is None and texts is None:
         raise InputError("There is nothing to explain: give a picture and a text.")
     missing: Side | None = "image" if images is None else "text" if texts is None else None

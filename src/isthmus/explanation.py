@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +103,24 @@ def _same(a: object, b: object) -> bool:
     return not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray) and bool(a == b)
 
 
+class Frozen(dict[str, Any]):
+    """A dict that cannot be changed; unlike a mappingproxy it can be pickled and written as JSON."""
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise TypeError("An explanation is read-only: make a changed copy with dataclasses.replace.")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[type[Frozen], tuple[dict[str, Any]]]:
+        """Pickle as a whole: the parts could not be set."""
+        return Frozen, (dict(self),)
+
+
+def _freeze(item: object, *names: str) -> None:
+    for name in names:
+        object.__setattr__(item, name, Frozen(getattr(item, name)))
+
+
 def _readonly(array: Array) -> Array:
     array = np.array(array)
     array.flags.writeable = False
@@ -138,7 +156,8 @@ class ImageAttribution(_Comparable):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Make the arrays read-only."""
+        """Make the arrays and options read-only."""
+        _freeze(self, "options")
         object.__setattr__(self, "scores", _readonly(self.scores))
         if self.published is not None:
             object.__setattr__(self, "published", _readonly(self.published))
@@ -178,7 +197,8 @@ class TextAttribution(_Comparable):
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Make the array read-only."""
+        """Make the array and options read-only."""
+        _freeze(self, "options")
         if self.published is not None:
             object.__setattr__(self, "published", _readonly(self.published))
 
@@ -192,7 +212,8 @@ class Provenance:
     """Where a result comes from, complete enough to make it again.
 
     `seconds` and `passes` are those of the whole batch divided by its number of pairs; a pass is one encoder
-    suffix or encoder run on one input, counted apart for `forward` and `backward`.
+    suffix or encoder run on one input, counted apart for `forward` and `backward`. `options` are the method's as
+    they were given, `settings` the rest of the call.
     """
 
     model: str
@@ -205,10 +226,15 @@ class Provenance:
     dtype: str
     seconds: float
     passes: Mapping[str, float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int | None = None
 
+    def __post_init__(self) -> None:
+        """Make the mappings read-only."""
+        _freeze(self, "options", "versions", "passes", "settings")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation(_Comparable):
     """What passes between one picture and one text, as a model sees it.
 
@@ -255,6 +281,13 @@ class Explanation(_Comparable):
         from isthmus.export import load
 
         return load(Path(folder))
+
+    def __repr__(self) -> str:
+        """One line; the data are in the attributes."""
+        sides = " and ".join(name for name in ("image", "text") if getattr(self, name) is not None)
+        similarity = "" if self.similarity is None else f", similarity {self.similarity:.3f}"
+        by = f"{self.provenance.method} on {self.provenance.model}"
+        return f"<Explanation of {sides}: {self.caption or self.source!r}{similarity}, {by}>"
 
     def _repr_html_(self) -> str:
         from isthmus.drawing import fragment

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -30,7 +31,7 @@ from isthmus.explanation import (
 Writer = Callable[[Path], object]
 FORMAT = 1
 STEM = "explanation"
-FORMATS = ("png", "svg", "html", "json", "npz")
+FORMATS = ("png", "svg", "html", "npz", "json")  # the JSON last, since it vouches for the NPZ
 
 
 def save(explanation: Explanation, folder: Path, *, formats: tuple[str, ...] | None = None) -> tuple[Path, ...]:
@@ -40,7 +41,7 @@ def save(explanation: Explanation, folder: Path, *, formats: tuple[str, ...] | N
     if unknown:
         raise OptionError(f"There is no format {unknown[0]!r}: choose among {', '.join(FORMATS)}.")
     writers = _writers(explanation)
-    return write_files(folder, {f"{STEM}.{name}": writers[name] for name in chosen})
+    return write_files(folder, {f"{STEM}.{name}": writers[name] for name in FORMATS if name in chosen})
 
 
 def write_files(folder: Path, files: Mapping[str, Writer]) -> tuple[Path, ...]:
@@ -88,7 +89,7 @@ def _writers(explanation: Explanation) -> dict[str, Writer]:
         "png": written(lambda: to_png(explanation)),
         "svg": written(lambda: to_svg(explanation)),
         "html": written(lambda: page(explanation).encode()),
-        "json": written(lambda: to_json(explanation).encode()),
+        "json": lambda path: path.write_text(to_json(explanation, _digest(path.with_suffix(".npz"))), encoding="utf-8"),
         "npz": lambda path: np.savez_compressed(path, **_arrays(explanation)),
     }
 
@@ -109,8 +110,12 @@ def _arrays(explanation: Explanation) -> dict[str, Any]:
     return arrays
 
 
-def to_json(explanation: Explanation) -> str:
-    """Everything but the picture and the published maps, which are in the NPZ file."""
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def to_json(explanation: Explanation, arrays: str | None = None) -> str:
+    """Everything but the picture and the published maps; `arrays` is the digest of the NPZ file that has them."""
     image, text = explanation.image, explanation.text
     small = replace(
         explanation,
@@ -118,7 +123,7 @@ def to_json(explanation: Explanation) -> str:
         image=None if image is None else replace(image, published=None),
         text=None if text is None else replace(text, published=None),
     )
-    data = {"format": FORMAT, **_plain(small)}
+    data = {"format": FORMAT, "arrays": arrays, **_plain(small)}
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -145,7 +150,7 @@ def load(folder: Path) -> Explanation:
         data = json.loads(path.read_text(encoding="utf-8"), object_hook=_revived)
         if data["format"] > FORMAT:
             raise SaveError(f"{str(path)!r} was written by a newer Isthmus: update with pip install -U isthmus.")
-        return _explanation(data, _read_arrays(path.with_suffix(".npz")))
+        return _explanation(data, _read_arrays(path.with_suffix(".npz"), data["arrays"]))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise SaveError(f"{str(path)!r} is damaged or no explanation: save it again.") from error
 
@@ -154,9 +159,11 @@ def _revived(item: dict[str, Any]) -> Any:
     return float(item["float"]) if item.keys() == {"float"} else item
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _read_arrays(path: Path, digest: str | None) -> dict[str, Any]:
+    if digest is None:
         return {}
+    if _digest(path) != digest:
+        raise ValueError("the arrays beside it are of another result")
     with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)
 
@@ -171,7 +178,7 @@ def _explanation(data: dict[str, Any], arrays: Mapping[str, Any]) -> Explanation
         source=data["source"],
         similarity=data["similarity"],
         probability=data["probability"],
-        provenance=Provenance(**{**data["provenance"], "options": _tuples(data["provenance"]["options"])}),
+        provenance=Provenance(**_tuples(data["provenance"])),
     )
 
 

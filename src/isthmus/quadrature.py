@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -58,11 +59,11 @@ def nodes_and_weights(rule: str, steps: int) -> tuple[Tensor, Tensor]:
     Raises:
         OptionError: no such rule, or fewer than one step.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 10_000:
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or not 1 <= steps <= 10_000:
         raise OptionError(f'steps must be a whole number from 1 to 10000, or "auto", not {steps!r}.')
     if rule == "right":
         return torch.arange(1, steps + 1, dtype=torch.float64) / steps, torch.full((steps,), 1 / steps).double()
-    if rule not in _VARIABLES:
+    if not isinstance(rule, str) or rule not in _VARIABLES:
         raise OptionError(f"There is no rule {rule!r}: choose one of {', '.join(RULES)}.")
     x, w = map(torch.from_numpy, np.polynomial.legendre.leggauss(steps))
     nodes, slope = _VARIABLES[rule]((x + 1) / 2)
@@ -74,7 +75,7 @@ Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Result of `integrate_adaptively`; one entry, or row, per integral.
+    """Result of `integrate_adaptively`, on the CPU; one entry, or row, per integral.
 
     Attributes:
         integral: `(B, T)` the integral of each component.
@@ -113,8 +114,8 @@ def integrate_adaptively(evaluate: Evaluate, batch: int, *, tolerance: float, li
         u = torch.tensor([place for _, place in wanted], dtype=torch.float64)
         x, dx = variable(u)
         slopes, scalars = evaluate(torch.where(u == 1, 1.0, x), torch.tensor([row for row, _ in wanted]))
-        slopes = slopes * dx.to(slopes)[:, None]
-        totals, start = slopes.double().sum(-1).tolist(), sum(map(len, bank))
+        slopes = slopes.cpu().double() * dx[:, None]  # on the CPU, since MPS has no float64
+        totals, start = slopes.sum(-1).tolist(), sum(map(len, bank))
         for i, ((row, place), scalar) in enumerate(zip(wanted, scalars.tolist(), strict=True)):
             paths[row].nodes.append((place, start + i, totals[i], scalar))
         bank.append(slopes)
@@ -166,15 +167,14 @@ def spline_weights(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _gathered(paths: Sequence[_Path], slopes: Tensor, tolerance: float) -> Adaptive:
-    weights = torch.zeros(len(paths), len(slopes), dtype=torch.float64)
-    converged = []
-    for row, path in enumerate(paths):
+    integral, converged = [], []
+    for path in paths:
         parts, errors, change = path.solve()
-        weights[row, [node[1] for node in path.nodes]] = torch.from_numpy(parts.sum(0))
+        integral.append(torch.from_numpy(parts.sum(0)) @ slopes[[node[1] for node in path.nodes]])
         converged.append(bool(abs(errors.sum()) <= tolerance * abs(change)))
     first, last = (torch.tensor([path.nodes[i][3] for path in paths], dtype=torch.float64) for i in (0, -1))
     return Adaptive(
-        integral=(weights.to(slopes.device) @ slopes.double()).to(slopes.dtype),
+        integral=torch.stack(integral),
         first=first,
         last=last,
         nodes=tuple(len(path.nodes) for path in paths),

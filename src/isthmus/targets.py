@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.pictures import Picture, open_picture
-from isthmus.encoders.tower import Side, unit
+from isthmus.encoders.tower import Side, accumulator, unit
 from isthmus.errors import OptionError
 
 
@@ -40,7 +40,7 @@ class Contrast:
 
     def __post_init__(self) -> None:
         """Refuse items of both kinds."""
-        if isinstance(self.for_, str) or isinstance(self.against, str):
+        if not all(isinstance(items, (list, tuple)) for items in (self.for_, self.against)):
             raise OptionError("Contrast takes lists: Contrast(for_=['a dog'], against=['a cat']).")
         if not self.for_ and not self.against:
             raise OptionError("Contrast needs at least one text or picture in for_ or against.")
@@ -64,6 +64,14 @@ class Direction:
 Target = Pair | Contrast | Direction
 
 
+@dataclass(frozen=True, eq=False)
+class FixedTarget:
+    """A target's vector `(D,)`, in float32 or better, and what a reader should know of its texts."""
+
+    vector: Tensor
+    notes: tuple[str, ...] = ()
+
+
 def _modality(item: Any) -> Side:
     if isinstance(item, str):
         return "text"
@@ -72,29 +80,38 @@ def _modality(item: Any) -> Side:
     raise OptionError(f"Contrast takes texts and pictures, not {type(item).__name__}.")
 
 
-def target_vector(model: DualEncoder, target: Contrast | Direction) -> Tensor:
-    """The fixed vector `(D,)` of a target that does not depend on the partner, in float32 or better."""
+def target_vector(model: DualEncoder, target: Contrast | Direction, *, truncate: bool = False) -> FixedTarget:
+    """The vector of a target that does not depend on the partner."""
     if isinstance(target, Direction):
-        vector = torch.as_tensor(target.vector, device=model.device).detach().clone()
-        if vector.ndim != 1:
-            raise OptionError(f"Direction takes a vector of shape (D,), not {tuple(vector.shape)}.")
-        return vector if vector.dtype == torch.float64 else vector.float()
-    plus, minus = mean_embedding(model, target.for_), mean_embedding(model, target.against)
+        return FixedTarget(_direction(model, target))
+    plus, minus = (mean_embedding(model, items, truncate=truncate) for items in (target.for_, target.against))
+    notes = tuple(note for part in (plus, minus) if part is not None for note in part.notes)
     if plus is None or minus is None:
-        return plus if plus is not None else -minus  # type: ignore[operator]
-    return plus - minus
+        return FixedTarget(plus.vector if plus is not None else -minus.vector, notes)  # type: ignore[union-attr]
+    return FixedTarget(plus.vector - minus.vector, notes)
 
 
-def mean_embedding(model: DualEncoder, items: Sequence[Any], *, truncate: bool = False) -> Tensor | None:
-    """Mean `(D,)` of the unit embeddings of texts or pictures; None of none."""
+def _direction(model: DualEncoder, target: Direction) -> Tensor:
+    try:
+        vector = torch.as_tensor(target.vector).detach().to(accumulator(model.dtype)).to(model.device, copy=True)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(f"Direction takes a vector of numbers, not {type(target.vector).__name__}.") from error
+    if vector.ndim != 1 or not bool(torch.isfinite(vector).all()):
+        raise OptionError(f"Direction takes finite numbers of shape (D,), not {tuple(vector.shape)}.")
+    return vector
+
+
+def mean_embedding(model: DualEncoder, items: Sequence[Any], *, truncate: bool = False) -> FixedTarget | None:
+    """Mean of the unit embeddings of texts or pictures; None of none."""
     if not items:
         return None
     if _modality(items[0]) == "text":
-        inputs, _, _ = model.processing.texts(list(items), truncate=truncate)
-        return unit(model.text.embed(inputs)).mean(0)
+        inputs, _, notes = model.processing.texts(list(items), truncate=truncate)
+        named = tuple(f"{text!r}: {note}" for text, note in zip(items, notes, strict=True) if note)
+        return FixedTarget(unit(model.text.embed(inputs)).mean(0), named)
     pictures = [item if isinstance(item, PreparedImage) else open_picture(item) for item in items]
     inputs, _, _ = model.processing.pictures(pictures)
-    return unit(model.image.embed(inputs)).mean(0)
+    return FixedTarget(unit(model.image.embed(inputs)).mean(0))
 
 
 def describe(target: Target, partner: str) -> str:
@@ -103,15 +120,21 @@ def describe(target: Target, partner: str) -> str:
         return f"dot product with {target.name}"
     if isinstance(target, Pair):
         return f"cosine with {partner}"
-    plus, minus = ([_item_name(item) for item in items] for items in (target.for_, target.against))
+    plus, minus = ([repr(name) for name in named(items)] for items in (target.for_, target.against))
     parts = [f"cosine with {_listed(plus)}"] if plus else []
     return " ".join(parts + ([f"rather than with {_listed(minus)}"] if minus else []))
 
 
-def _item_name(item: Any) -> str:
-    if isinstance(item, (str, Path)):
-        return repr(str(item))
-    return repr(item.source) if isinstance(item, Picture) and item.source else "a picture"
+def named(items: Sequence[Any]) -> tuple[str, ...]:
+    """Texts as they are, pictures by their path where they have one."""
+    return tuple(
+        str(item)
+        if isinstance(item, (str, Path))
+        else (item.source or "a picture")
+        if isinstance(item, Picture)
+        else "a picture"
+        for item in items
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -20,10 +24,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(explain)
-app.command()(models)
-app.command()(methods)
-app.command()(doctor)
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn an interrupt, a reader that went away and a full output into an exit code and at most one line."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+            sys.stdout.flush()
+        except KeyboardInterrupt as error:
+            typer.echo("isthmus: interrupted.", err=True)
+            raise typer.Exit(130) from error
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ENOSPC):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print has no reader
+            if error.errno == errno.ENOSPC:
+                typer.echo("isthmus: nothing more can be written, the disk is full: free some space.", err=True)
+            raise typer.Exit(0 if error.errno == errno.EPIPE else 1) from error
+
+    return run
+
+
+for _command in (explain, models, methods, doctor):
+    app.command()(_guarded(_command))
 
 
 def _version(wanted: bool) -> None:
@@ -45,14 +71,10 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage or some records failed, 130 interrupted."""
+    # Threads that wait by spinning for long make a busy machine many times slower; torch reads this when imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     try:
         app(arguments, prog_name="isthmus")
     except IsthmusError as error:
         typer.echo(f"isthmus: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("isthmus: interrupted.", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; so do we
-        sys.exit(0)

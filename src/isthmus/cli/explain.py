@@ -34,7 +34,7 @@ class Sides(str, Enum):
 
 def explain(
     image: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="IMAGE", help="A picture; or a folder, .csv, .tsv or .jsonl of many.", show_default=False
         ),
@@ -81,16 +81,21 @@ def explain(
     }
     from isthmus.datasets.records import is_collection
 
-    folder = out if out is not None else Path("isthmus-out") / (image.stem or "pictures")
-    if is_collection(image):
+    if not image.strip():
+        raise OptionError("The path of the picture is empty: isthmus explain PICTURE TEXT.")
+    source, failed = Path(image), 0
+    folder = out if out is not None else Path("isthmus-out") / (source.resolve().stem or "pictures")
+    if is_collection(source):
         from isthmus.cli.many import run_many
 
         loaded = _loaded(model, device, dtype)
-        page = run_many(loaded, image, tuple(texts or ()), folder, options, overwrite=overwrite)
+        page, failed = run_many(loaded, source, tuple(texts or ()), folder, options, overwrite=overwrite)
     else:
         page = _one(model, device, dtype, image, texts, folder, options)
     if open_page:
         webbrowser.open(page.resolve().as_uri())
+    if failed:
+        raise typer.Exit(2)
 
 
 def _loaded(model: str, device: str, dtype: str) -> DualEncoder:
@@ -107,7 +112,7 @@ def _one(
     model: str,
     device: str,
     dtype: str,
-    image: Path,
+    image: str,
     texts: list[str] | None,
     folder: Path,
     options: dict[str, Any],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from isthmus.cli.screen import messages, output
 from isthmus.datasets.records import Failure, Record, read_records
 from isthmus.drawing.listing import Line, listing
 from isthmus.encoders.pictures import open_picture
-from isthmus.errors import InputError, OptionError
+from isthmus.errors import InputError, OptionError, SaveError
 from isthmus.explainer import explain
 from isthmus.explanation import Explanation
 from isthmus.export import STEM, write_files
@@ -48,16 +49,17 @@ class _Run:
         return self.folder / "results.csv"
 
     def one(self, record: Record) -> None:
-        """Explain and save one record's texts; those that are there are left."""
+        """Explain one record with all of its texts, which share a probability; save those that are not there."""
         places = self._places(record)
-        todo = [(text, place) for text, place in places if not self._done(text, place)]
-        self._list((record.id, place) for text, place in places if (text, place) not in todo)
+        todo = [place for text, place in places if not self._done(record, text, place)]
+        self._list((record.id, place) for _, place in places if place not in todo)
         self.there += len(places) - len(todo)
-        if todo:
-            picture = open_picture(record.image)
-            found = explain(self.model, picture, [text for text, _ in todo], **self.options)
-            assert isinstance(found, list)
-            for one, (_, place) in zip(found, todo, strict=True):
+        if not todo:
+            return
+        found = explain(self.model, open_picture(record.image), list(record.texts), **self.options)
+        assert isinstance(found, list)
+        for one, (_, place) in zip(found, places, strict=True):
+            if place in todo:
                 one.save(place)
                 self._list([(record.id, place)], one)
                 self.written += 1
@@ -67,8 +69,8 @@ class _Run:
         todo = []
         for record in records:
             places = self._places(record)
-            if len(places) > 1 or self._done(*places[0]):
-                self._alone(record)
+            if len(places) > 1 or self._done(record, *places[0]) or self.options["preset"] == "paper":
+                self._alone(record)  # the paper's text maps depend on the batch, and a batch on what is there
             else:
                 todo.append((record, *places[0]))
         try:
@@ -96,11 +98,14 @@ class _Run:
             return [(record.texts[0], place)]
         return [(text, place / str(n)) for n, text in enumerate(record.texts, 1)]
 
-    def _done(self, text: str, place: Path) -> bool:
+    def _done(self, record: Record, text: str, place: Path) -> bool:
+        """Whether a whole result of this text and of the picture as it now is lies there."""
         try:
-            data = json.loads((place / "explanation.json").read_text(encoding="utf-8"))
-            return bool(data["caption"] == text)
-        except (OSError, ValueError, KeyError, TypeError):
+            one = Explanation.load(place)
+            written, picture = (place / f"{STEM}.json").stat(), record.image.stat()
+            same = Path(one.source).resolve() == record.image.resolve() and one.caption == text
+            return same and max(picture.st_mtime_ns, picture.st_ctime_ns) <= written.st_mtime_ns
+        except (OSError, SaveError):
             return False
 
     def _list(self, places: Iterable[tuple[str, Path]], one: Explanation | None = None) -> None:
@@ -130,15 +135,15 @@ def run_many(
     options: Mapping[str, Any],
     *,
     overwrite: bool,
-) -> Path:
-    """Explain every record of a source into a folder each; return the page that lists them.
+) -> tuple[Path, int]:
+    """Explain every record of a source into a folder each; return the page that lists them, and how many failed.
 
     Raises:
-        typer.Exit: with code 2 where some failed, 130 where it was interrupted.
+        typer.Exit: with code 130 where it was interrupted.
     """
     total = sum(1 for _ in read_records(source, texts=texts))
     run = _Run(model, folder, options)
-    _prepare(run, overwrite=overwrite)
+    _prepare(run, {"source": str(source.resolve()), "texts": texts}, overwrite=overwrite)
     try:
         with _progress() as progress:
             task = progress.add_task("Explaining", total=total)
@@ -155,19 +160,19 @@ def run_many(
         raise typer.Exit(130) from error
     _index(run)
     _finish(run, folder)
-    return folder / "index.html"
+    return folder / "index.html", len(run.failed)
 
 
-def _prepare(run: _Run, *, overwrite: bool) -> None:
-    """Refuse to mix results of other options into a folder; go on with one of the same."""
-    settings = {k: v for k, v in run.options.items() if k != "batch_size"}
+def _prepare(run: _Run, inputs: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Refuse to mix results of other pictures, texts or options into a folder; go on with one of the same."""
+    settings = {**inputs, **{k: v for k, v in run.options.items() if k != "batch_size"}}
     settings |= {"model": run.model.name, "revision": run.model.revision, "dtype": str(run.model.dtype)}
     path = run.folder / "run.json"
     if path.is_file() and not overwrite:
         if _read(path) != json.loads(json.dumps(settings)):
             raise OptionError(
-                f"The folder {str(run.folder)!r} holds results of another model or other options: give another "
-                "--out, or --overwrite."
+                f"The folder {str(run.folder)!r} holds results of other pictures, texts, options or another model: "
+                "give another --out, or --overwrite."
             )
     elif overwrite:
         for old in run.folder.glob("**/explanation.json") if run.folder.is_dir() else ():
@@ -188,8 +193,10 @@ def _mend(run: _Run) -> None:
     """Keep the whole rows of the table: a killed run may have cut the last."""
     rows: list[list[str]] = []
     if run.table.is_file():
-        text = run.table.read_text(encoding="utf-8")
-        rows = [row for row in csv.reader(text[: text.rfind("\n") + 1].splitlines()) if len(row) == len(_COLUMNS)]
+        with run.table.open(encoding="utf-8", newline="") as stream:
+            text = stream.read()
+        whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+        rows = [row for row in csv.reader(whole) if len(row) == len(_COLUMNS)]
     rows = [row for row in rows if tuple(row) != _COLUMNS and (run.folder / row[-1] / "explanation.json").is_file()]
     run.listed = {row[-1] for row in rows}
 
@@ -250,4 +257,3 @@ def _finish(run: _Run, folder: Path) -> None:
         console.print(Text(f"  {failure.id}: {failure.reason}"), soft_wrap=True)
     if len(run.failed) > _SHOWN:
         console.print(f"  ... and {len(run.failed) - _SHOWN} more")
-    raise typer.Exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 _BAR = 6
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave to the command line what a reader that went away means."""
+        raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
+
+
 def output() -> Console:
     """The console of results."""
-    return Console(highlight=False, soft_wrap=False)
+    return _Output(highlight=False, soft_wrap=False)
 
 
 def messages() -> Console:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus.encoders.pictures import is_url
 from isthmus.errors import InputError
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -40,7 +42,10 @@ class Failure:
 
 def is_collection(source: Path) -> bool:
     """Whether a path is a folder or a table of pictures rather than one picture."""
-    return source.is_dir() or source.suffix.lower() in TABLES
+    try:
+        return source.is_dir() or source.suffix.lower() in TABLES
+    except OSError:  # such as a name that is too long
+        return False
 
 
 def read_records(source: Path, *, texts: Sequence[str] = ()) -> Iterator[Record | Failure]:
@@ -64,7 +69,7 @@ def read_records(source: Path, *, texts: Sequence[str] = ()) -> Iterator[Record 
 
 
 def _from_folder(folder: Path, texts: Sequence[str]) -> Iterator[Record | Failure]:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES and not _hidden(p, folder))
+    paths = sorted(_picture_files(folder))
     if not paths:
         raise InputError(f"There are no pictures in {str(folder)!r}: it needs files such as .jpg, .png or .webp.")
     if not texts and not any(path.with_suffix(".txt").is_file() for path in paths):
@@ -82,8 +87,17 @@ def _from_folder(folder: Path, texts: Sequence[str]) -> Iterator[Record | Failur
             yield Record(name, path, own)
 
 
-def _hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _picture_files(folder: Path) -> Iterator[Path]:
+    """Pictures in a folder to its depths, past hidden files and the folders that Isthmus wrote its results to."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _results(Path(where) / name)]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURES:
+                yield Path(where) / name
+
+
+def _results(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("run.json", "explanation.json", "1/explanation.json"))
 
 
 def _sidecar(path: Path) -> tuple[str, ...] | str:
@@ -109,8 +123,10 @@ def _from_table(path: Path, texts: Sequence[str]) -> Iterator[Record | Failure]:
                 continue
             columns = columns or _columns(row, path, needs_text=not texts)
             yield _record(row, columns, path.parent, count, texts)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"The table {str(path)!r} cannot be read ({error}): save it as UTF-8.") from error
+    except csv.Error as error:
+        raise InputError(f"The table {str(path)!r} is broken after row {count} ({error}): mend that row.") from error
     if not count:
         raise InputError(f"The table {str(path)!r} has no rows: give a header and one picture a row.")
 
@@ -128,7 +144,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any] | str]:
         for line in filter(str.strip, stream):
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             yield row if isinstance(row, dict) else "Its line is no JSON object: write one object a line."
 
@@ -153,8 +169,14 @@ def _record(
     if not image:
         return Failure(f"{number:06d}", f"Row {number} names no picture: fill in {columns[0]!r}.")
     name = f"{number:06d}-{safe_name(Path(image).stem)}"
+    if is_url(image):
+        return Failure(name, f"Row {number} names a URL, and URLs are not fetched: download the picture.")
+    if None in row:  # csv's key of what is left over
+        return Failure(name, f"Row {number} has more columns than the header: put quotes around a text with commas.")
     value = row.get(columns[1]) if columns[1] is not None else None
     given = value if isinstance(value, list) else [value or ""]
+    if not texts and not all(isinstance(text, (str, int, float)) for text in given):
+        return Failure(name, f"Row {number} has a text that is none: give a string or a list of strings.")
     own = tuple(texts) or tuple(str(text).strip() for text in given if str(text).strip())
     if not own:
         return Failure(name, f"Row {number} has no text: fill in {columns[1]!r}.")

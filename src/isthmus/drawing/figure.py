@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.drawing.heatmap import outlined, overlay, scaled_crop
-from isthmus.drawing.scale import MAP, Scale, ink, region_scale, word_scale
+from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
 from isthmus.drawing.words import Line, wrapped
 from isthmus.explanation import Array, Explanation
 
@@ -89,7 +89,7 @@ def _height(picture: Array | None) -> float:
 
 
 def _under(one: Explanation | None, lines: Sequence[Line]) -> float:
-    return 0.0 if one is None else _LINE * len(lines) + 0.5
+    return 0.0 if one is None else _LINE * len(lines) + 0.2 + 0.15 * len(small_print(one))
 
 
 def _panel(
@@ -137,8 +137,10 @@ def _title(one: Explanation | None) -> str:
 
 
 def small_print(one: Explanation) -> list[str]:
-    """Per side: special positions and the convergence delta."""
+    """What is explained where no words tell it, and per side: special positions and the convergence delta."""
     notes = []
+    if one.text is None and one.image is not None:
+        notes.append(textwrap.shorten(one.image.target, 90))
     for name, side in (("image", one.image), ("text", one.text)):
         if side is None:
             continue
@@ -175,13 +177,13 @@ def _write(fig: Figure, left: float, middle: float, text: str, *, box: str | Non
 
 def _bars(fig: Figure, scales: Sequence[Scale]) -> None:
     from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
+    from matplotlib.colors import ListedColormap, Normalize
 
     width = fig.get_size_inches()[0]
     each = min(3.2, (width - 2 * _MARGIN - _GAP) / 2)
     for i, scale in enumerate(scales):
         ax = _axes(fig, _MARGIN + 0.25 + i * (each + _GAP + 0.3), _MARGIN + 0.38, each - 0.4, 0.11)
-        mappable = ScalarMappable(Normalize(-scale.limit, scale.limit), MAP)
+        mappable = ScalarMappable(Normalize(-scale.limit, scale.limit), ListedColormap(scale.ramp()))
         bar = fig.colorbar(mappable, cax=ax, orientation="horizontal", ticks=[-scale.limit, 0, scale.limit])
         bar.set_ticklabels([f"{-scale.limit:.3g}", "0", f"+{scale.limit:.3g}"])
         bar.ax.tick_params(labelsize=7.5, length=2)

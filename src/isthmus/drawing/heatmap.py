@@ -5,11 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from isthmus.drawing.scale import AGAINST, FOR, Scale
+from isthmus.drawing.scale import Scale, layered
 from isthmus.explanation import Array, Box, ImageAttribution
-
-_OPACITY = 0.85
-_GAMMA = 0.8  # faint scores stay visible on a busy picture
 
 
 def scaled_crop(attribution: ImageAttribution, size: tuple[int, int]) -> Box:
@@ -54,8 +51,8 @@ def layer(attribution: ImageAttribution, size: tuple[int, int], scale: Scale, *,
     if sign:
         values = np.where(np.sign(values) == sign, values, 0)
     rgba = np.zeros((*values.shape, 4), dtype=np.uint8)
-    rgba[..., :3] = np.where((values >= 0)[..., None], FOR, AGAINST)
-    rgba[..., 3] = np.round(255 * _OPACITY * np.abs(values) ** _GAMMA)
+    colours, opacity = layered(values)
+    rgba[..., :3], rgba[..., 3] = colours, np.round(255 * opacity)
     return rgba
 
 

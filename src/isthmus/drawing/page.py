@@ -13,7 +13,7 @@ import numpy as np
 
 from isthmus.drawing.figure import small_print
 from isthmus.drawing.heatmap import calmed, layer, outlined
-from isthmus.drawing.scale import MAP, Scale, ink, region_scale, word_scale
+from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
 from isthmus.explanation import Array, Completeness, Explanation, ImageAttribution, TextAttribution
 
 _LAYER_LIMIT = 512  # pixels of the heat map's longer side; the browser scales it smoothly
@@ -71,10 +71,7 @@ def _controls(many: Sequence[Explanation]) -> str:
 
 
 def _legend(scale: Scale) -> str:
-    from matplotlib import colormaps
-    from matplotlib.colors import to_hex
-
-    stops = ", ".join(to_hex(colormaps[MAP](i / 8)) for i in range(9))
+    stops = ", ".join(scale.ramp(17))
     return (
         f"<span class='legend'><span>against {-scale.limit:.3g}</span>"
         f"<span class='ramp' style='background:linear-gradient(90deg, {stops})'></span>"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from isthmus.explanation import TextAttribution, Word
@@ -16,7 +18,7 @@ _SPACE, _PAD = 0.09, 0.05
 
 def wrapped(text: TextAttribution, fig: Figure, width: float) -> list[Line]:
     """Break a text into lines of at most `width` inches; a word that is wider still gets a line of its own, cut."""
-    lines: list[Line] = [[]]
+    lines: list[list[tuple[float, float, Word]]] = [[]]
     x = 0.0
     for word in text.words:
         shown = Word(_shortened(word.text, fig, width), word.start, word.end, word.score, word.tokens)
@@ -24,9 +26,21 @@ def wrapped(text: TextAttribution, fig: Figure, width: float) -> list[Line]:
         if x and x + wide > width:
             lines.append([])
             x = 0.0
-        lines[-1].append((x, shown))
+        lines[-1].append((x, wide, shown))
         x += wide + _SPACE
-    return lines
+    return [_placed(line, rightwards=not _right_to_left(text.text)) for line in lines]
+
+
+def _placed(line: Sequence[tuple[float, float, Word]], *, rightwards: bool) -> Line:
+    """Words at their place; a script that is written from the right begins at the line's right end."""
+    end = line[-1][0] + line[-1][1] if line else 0.0
+    return [(x if rightwards else end - x - wide, word) for x, wide, word in line]
+
+
+def _right_to_left(text: str) -> bool:
+    """Whether the first letter that has a direction is written from right to left."""
+    strong = (unicodedata.bidirectional(letter) for letter in text)
+    return next((kind for kind in strong if kind in ("L", "R", "AL")), "L") != "L"
 
 
 def _shortened(text: str, fig: Figure, width: float) -> str:

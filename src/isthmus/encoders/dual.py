@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.tower import Inputs, Side, Tower
+from isthmus.encoders.weights import fingerprint, version_of
 from isthmus.explanation import Box
 
 
@@ -54,22 +55,33 @@ class DualEncoder:
 
     Attributes:
         name: what it was loaded by.
-        revision: short hash of the weights.
+        loaded: short hash of the weights when they were loaded, and their version then.
         notice: one sentence that readers of its results should know, "" where there is none.
         model: the model itself, untouched.
         image, text: its towers.
         processing: makes their inputs.
-        logit_scale: the factor of the softmax over texts; None where the model defines no such probability.
+        log_scale: the parameter that holds the logarithm of the factor of the softmax over texts; None where the
+            model defines no such probability.
     """
 
     name: str
-    revision: str
+    loaded: tuple[str, Any]
     notice: str
     model: nn.Module
     image: Tower
     text: Tower
     processing: Processing
-    logit_scale: float | None
+    log_scale: Tensor | None
+
+    @property
+    def revision(self) -> str:
+        """Short hash of the weights as they are."""
+        return self.loaded[0] if self.loaded[1] == version_of(self.model) else fingerprint(self.model)
+
+    @property
+    def logit_scale(self) -> float | None:
+        """The factor of the softmax over texts; None where the model defines no such probability."""
+        return None if self.log_scale is None else float(self.log_scale.detach().float().exp())
 
     @property
     def device(self) -> torch.device:

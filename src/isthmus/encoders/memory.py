@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 
 import torch
 
 from isthmus.encoders.tower import Split
-from isthmus.errors import ModelError
+from isthmus.errors import ModelError, OptionError
 
 _CPU_BUDGET = 512 << 20
 _ACTIVATIONS = 24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
@@ -18,6 +19,8 @@ def rows_at_once(split: Split, memory: int | None) -> int:
 
     The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical.
     """
+    if memory is not None and not (isinstance(memory, Real) and memory > 0):
+        raise OptionError(f"memory must be a number of bytes, not {memory!r}.")
     if memory is None:
         device = split.hidden.device
         memory = _CPU_BUDGET
@@ -27,7 +30,7 @@ def rows_at_once(split: Split, memory: int | None) -> int:
     positions, channels = split.hidden[0].numel() // split.hidden.shape[-1], split.hidden.shape[-1]
     attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
     row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.hidden.element_size()
-    return max(1, memory // row)
+    return max(1, int(memory // row))
 
 
 def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
@@ -41,14 +44,22 @@ def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
         try:
             run(slice(start, min(start + size, total)))
             start += size
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             if size == 1:
                 raise ModelError(
                     "The device's memory does not hold one pass of this model: use a smaller model, a smaller "
                     "image_size, dtype=bfloat16, or device=cpu."
                 ) from error
             size = max(1, size // 2)
-            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """On a CPU, torch raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from isthmus.errors import InputError
 
@@ -48,22 +50,25 @@ def open_picture(source: Any) -> Picture:
         return Picture(_upright_rgb(_read(str(name)), repr(str(name))), str(name))
     if isinstance(source, Image.Image):
         return Picture(_upright_rgb(source, "The picture"))
-    if hasattr(source, "detach"):
-        source = source.detach().cpu().numpy()
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):
         return Picture(_upright_rgb(_from_array(source), "The array"))
     raise InputError(f"A picture must be a path, a PIL image, an array or a tensor, not {type(source).__name__}.")
 
 
 def _read(name: str) -> Image.Image:
-    if re.match(r"(https?|ftp|file|data|s3|gs):", name):  # a Path of a URL has lost one of its slashes
+    if not name:
+        raise InputError("The path of the picture is empty: give one.")
+    if is_url(name):
         raise InputError(f"{name!r} is a URL, and URLs are not fetched: download the picture and give its path.")
-    path = Path(name)
-    if path.is_dir():
-        raise InputError(f"{name!r} is a folder: give the path of a picture in it.")
     try:
+        path = Path(name)
+        if path.is_dir():
+            raise InputError(f"{name!r} is a folder: give the path of a picture in it.")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            warnings.simplefilter("ignore")  # the size is checked below, and damage that matters raises
             with Image.open(path) as image:
                 _check_size(image.size, repr(name))
                 image.load()
@@ -80,8 +85,24 @@ def _read(name: str) -> Image.Image:
         raise InputError(
             f"{name!r} is no picture that Pillow can read: convert it to JPEG, PNG, WebP, GIF, BMP or TIFF."
         ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+    except OSError as error:
+        if error.errno is not None:
+            raise InputError(
+                f"The picture {_short(name)} cannot be opened ({error.strerror}): check the path."
+            ) from error
         raise InputError(f"The picture {name!r} is damaged or cut off ({error}): get a whole copy.") from error
+    except Exception as error:  # Pillow's readers fail in any way on a damaged file
+        reason = str(error) or type(error).__name__
+        raise InputError(f"The picture {name!r} is damaged or cut off ({reason}): get a whole copy.") from error
+
+
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else name[:200] + "...")
+
+
+def is_url(name: str) -> bool:
+    """Whether a path is a URL; a `Path` made of one has lost one of its slashes."""
+    return re.match(r"(https?|ftp|file|data|s3|gs):", name, re.IGNORECASE) is not None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -98,16 +119,18 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
     _check_size(image.size, name)
     try:
-        image = ImageOps.exif_transpose(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I") or image.mode == "F":
             return _from_wide(image, name)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             rgba = image.convert("RGBA")
             return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # such as a damaged EXIF block
         raise InputError(f"{name} cannot be turned into RGB ({error}): save it as an 8-bit JPEG or PNG.") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,17 +53,20 @@ class TransformersProcessing:
     def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
         """Inputs, frames and layouts of pictures; all inputs of one batch have one size."""
         values, frames = zip(*map(self._prepare, pictures), strict=True)
-        sizes = {tuple(v.shape) for v in values}
+        sizes = {tuple(v.shape[-2:]) for v in values}
         if len(sizes) > 1:
             raise InputError(
-                f"Prepared images of one call must have one size, not {sorted(sizes)}; pass them in several calls."
+                f"The model's inputs of these pictures have {len(sizes)} sizes: explain pictures of one size at once "
+                "(batch_size=1), or load the model with an image_size."
             )
         height, width = values[0].shape[-2:]
         inputs: dict[str, Any] = {"pixel_values": torch.stack(values).to(self._device)}
         if (height, width) != self._native_size:
             inputs["interpolate_pos_encoding"] = True
-        layout = image_layout((height // self._patch, width // self._patch))
-        return inputs, list(frames), [layout] * len(values)
+        rows, columns = height // self._patch, width // self._patch
+        layout = image_layout((rows, columns))
+        used = (rows * self._patch / height, columns * self._patch / width)
+        return inputs, [_shrunk(frame, used) for frame in frames], [layout] * len(values)
 
     def _prepare(self, picture: Picture | PreparedImage) -> tuple[Tensor, Frame]:
         if isinstance(picture, PreparedImage):
@@ -82,12 +86,12 @@ class TransformersProcessing:
         return values, Frame(crop, picture.image.size, (int(values.shape[-2]), int(values.shape[-1])))
 
     def _checked(self, values: Tensor) -> Tensor:
-        if values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():
+        if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():
             raise InputError(
-                f"A PreparedImage holds normalised pixel values of shape (3, height, width), "
-                f"not {values.dtype} of {tuple(values.shape)}."
+                "A PreparedImage holds a tensor of normalised pixel values of shape (3, height, width), not "
+                f"{getattr(values, 'dtype', type(values).__name__)} of {tuple(getattr(values, 'shape', ()))}."
             )
-        if values.shape[1] % self._patch or values.shape[2] % self._patch:
+        if not values.numel() or values.shape[1] % self._patch or values.shape[2] % self._patch:
             raise InputError(
                 f"A PreparedImage of {values.shape[1]} x {values.shape[2]} pixels cannot be cut into patches of "
                 f"{self._patch}: make both sides multiples of {self._patch}."
@@ -172,6 +176,14 @@ class TransformersProcessing:
         if not ends:
             return ""
         return f"the model stops reading at character {ends[0]}, which it takes for the end of the text"
+
+
+def _shrunk(frame: Frame, used: tuple[float, float]) -> Frame:
+    """Patches cover `used` of the input's height and width; what is left over at the end is not seen."""
+    crop = frame.crop
+    bottom = crop.top + (crop.bottom - crop.top) * used[0]
+    right = crop.left + (crop.right - crop.left) * used[1]
+    return frame if used == (1, 1) else replace(frame, crop=Box(crop.left, crop.top, right, bottom))
 
 
 def _short(text: str) -> str:

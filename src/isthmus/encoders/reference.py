@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,19 +15,26 @@ from isthmus.encoders.tower import Inputs, Side
 _FOLDER = Path(__file__).parent / "reference_set"
 
 
-def reference_inputs(processing: Processing, side: Side) -> tuple[Inputs, Tensor]:
-    """Inputs of the reference set for one side, and a mask `(B, T)` of its patches or words."""
-    if side == "image":
-        pictures = [open_picture(path) for path in sorted(_FOLDER.glob("*.jpg"))]
-        inputs, _, layouts = processing.pictures(pictures)
-        length = layouts[0].length
-        content = [layout.patches for layout in layouts]
-    else:
+def reference_inputs(processing: Processing, side: Side) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield inputs of the reference set for one side, and masks `(B, T)` of their patches or words."""
+    if side == "text":
         texts = (_FOLDER / "captions.txt").read_text(encoding="utf-8").splitlines()
         inputs, layouts, _ = processing.texts(texts, truncate=True)
-        length = int(inputs["input_ids"].shape[1])
-        content = [tuple(piece.position for piece in layout.pieces) for layout in layouts]
+        words = [[piece.position for piece in layout.pieces] for layout in layouts]
+        yield inputs, _mask(words, int(inputs["input_ids"].shape[1]))
+        return
+    by_size: dict[tuple[int, ...], list[tuple[Inputs, Tensor]]] = {}  # some processors do not crop to one size
+    for path in sorted(_FOLDER.glob("*.jpg")):
+        inputs, _, (layout,) = processing.pictures([open_picture(path)])
+        size = tuple(inputs["pixel_values"].shape)
+        by_size.setdefault(size, []).append((inputs, _mask([layout.patches], layout.length)))
+    for same in by_size.values():
+        values = torch.cat([inputs["pixel_values"] for inputs, _ in same])
+        yield {**same[0][0], "pixel_values": values}, torch.cat([mask for _, mask in same])
+
+
+def _mask(content: Sequence[Sequence[int]], length: int) -> Tensor:
     mask = torch.zeros(len(content), length, dtype=torch.bool)
     for row, positions in enumerate(content):
         mask[row, list(positions)] = True
-    return inputs, mask
+    return mask

@@ -6,15 +6,16 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.encoders.weights import lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
 Side = Literal["image", "text"]
@@ -36,8 +37,8 @@ class Tower:
             replacement would be dear (the patch convolution); None runs it.
         stem_input: the name of the input that only the stem reads.
         blocks: the stack of blocks.
-        reference: makes the inputs of the reference set and a mask `(B, T)` of the positions that count in its
-            mean state; None where there is no such set.
+        reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
+            count in its mean state; None where there is no such set.
     """
 
     side: Side
@@ -47,15 +48,15 @@ class Tower:
     stack: str
     stem: tuple[nn.Module, str] | None = None
     stem_input: str = ""
-    reference: Callable[[], tuple[Inputs, Tensor]] | None = None
-    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
     blocks: nn.ModuleList = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
-    _means: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _means: dict[int, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
-        object.__setattr__(self, "blocks", getattr(self.owner, self.stack))
+        with lock_of(self.model):
+            object.__setattr__(self, "blocks", getattr(self.owner, self.stack))
 
     @property
     def depth(self) -> int:
@@ -68,12 +69,14 @@ class Tower:
         Raises:
             OptionError: the tower has no such layer.
         """
-        if isinstance(layer, bool) or not isinstance(layer, (int, float)):
+        if isinstance(layer, bool) or not isinstance(layer, Real):
             raise OptionError(f"layer must be a whole number or a fraction of the depth, not {layer!r}.")
-        if isinstance(layer, float) and not layer.is_integer():
+        if not isinstance(layer, Integral) and layer == 1:
+            raise OptionError("layer=1.0 may be block 1 or the whole depth: give 1, or -1 for the last block's output.")
+        if not float(layer).is_integer():
             if not 0 < layer < 1:
                 raise OptionError(f"layer={layer} is no depth: a fraction must lie between 0 and 1.")
-            return round(layer * self.depth)
+            return round(float(layer) * self.depth)
         index = int(layer) + (self.depth + 1 if layer < 0 else 0)
         if not 0 <= index <= self.depth:
             raise OptionError(
@@ -101,7 +104,11 @@ class Tower:
         index, inputs = self.resolve(layer), _ordinary(inputs)
         with self._undisturbed(), torch.no_grad(), _recorded(self, index) as seen:
             embedding = self._finite(self.encode(inputs))
-        assert seen.hidden is not None, "the tower never ran the block at which it is cut"
+        if seen.hidden is None:
+            raise ModelError(
+                f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
+                "torch.compile or any other wrapping."
+            )
         split = Split(self, inputs, index, seen.hidden, embedding, seen.stem, seen.as_tuple)
         self._prove(split)
         return split
@@ -116,15 +123,20 @@ class Tower:
             raise OptionError(
                 'closed="mean" needs a reference set, which this model has not: give a tensor, or "floor".'
             )
-        if layer not in self._means:
-            inputs, mask = self.reference()
-            hidden = self.split(inputs, layer).hidden
-            self._means[layer] = hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype)).mean(0)
-        return self._means[layer]
+        version = version_of(self.model)
+        kept = self._means.get(layer)
+        if kept is None or kept[0] != version:
+            total, count = torch.zeros(1), 0
+            for inputs, mask in self.reference():
+                hidden = self.split(inputs, layer).hidden
+                states = hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype))
+                total, count = total.to(states) + states.sum(0), count + len(states)
+            kept = self._means[layer] = version, total / count
+        return kept[1]
 
     def _prove(self, split: Split) -> None:
         """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
-        key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], str(split.hidden.device))
+        key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], version_of(self.model))
         if key in self._proved:
             return
         with torch.no_grad():
@@ -148,7 +160,7 @@ class Tower:
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """Hold the model in eval mode with parameters that take no gradient, one thread at a time."""
-        with self.lock, torch.inference_mode(False), torch.autocast(_device_type(self.model), enabled=False):
+        with lock_of(self.model), torch.inference_mode(False), torch.autocast(_device_type(self.model), enabled=False):
             training = [module for module in self.model.modules() if module.training]
             learning = [p for p in self.model.parameters() if p.requires_grad]
             try:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Iterator, Mapping
 from logging import ERROR
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from isthmus.encoders.dual import DualEncoder
 from isthmus.encoders.processing import TransformersProcessing
 from isthmus.encoders.reference import reference_inputs
 from isthmus.encoders.tower import Tower
+from isthmus.encoders.weights import fingerprint, version_of
 from isthmus.errors import ModelError, OptionError
 
 MINI = Path(__file__).parent / "mini"
@@ -158,7 +160,7 @@ def _dual_encoder(
     vision, text = model.config.vision_config, model.config.text_config
     image_processor, tokenizer = _parts(processor)
     device = next(model.parameters()).device
-    if image_size is not None and any(side % vision.patch_size for side in image_size):
+    if image_size is not None and any(side < 1 or side % vision.patch_size for side in image_size):
         raise OptionError(f"image_size={image_size} must be multiples of the model's patch, {vision.patch_size}.")
     processing = TransformersProcessing(
         image_processor,
@@ -186,14 +188,15 @@ def _dual_encoder(
         owner=model.text_model.encoder,
         stack="layers",
         reference=lambda: reference_inputs(processing, "text"),
-        lock=image_tower.lock,
     )
-    scale = float(model.logit_scale.detach().float().exp())
-    return DualEncoder(name, revision, notice, model, image_tower, text_tower, processing, scale)
+    loaded = revision, version_of(model)
+    return DualEncoder(name, loaded, notice, model, image_tower, text_tower, processing, model.logit_scale)
 
 
 def _pooled(features: Any) -> Tensor:
     """transformers 5 gives an output object, transformers 4 the tensor itself."""
+    if isinstance(features, tuple):
+        raise ModelError("The model returns tuples: set model.config.return_dict = True before you load it.")
     return features if isinstance(features, Tensor) else features.pooler_output
 
 
@@ -211,8 +214,14 @@ def _parts(processor: Any) -> tuple[Any, Any]:
     return image_processor, tokenizer
 
 
-def _pair(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    return (size, size) if isinstance(size, int) else size
+def _pair(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, Integral) else size
+    whole = isinstance(pair, (tuple, list)) and all(isinstance(side, Integral) for side in pair)
+    if not whole or len(pair) != 2:
+        raise OptionError(f"image_size must be a whole number or (height, width), not {size!r}.")
+    return int(pair[0]), int(pair[1])
 
 
 def _revision(model: Any, path: Path) -> str:
@@ -226,14 +235,3 @@ def _revision(model: Any, path: Path) -> str:
         return digest.hexdigest()[:12]
     commit = getattr(model.config, "_commit_hash", None)
     return str(commit)[:12] if commit else fingerprint(model)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Short hash of a model's parameters: names, shapes, types and up to 1,024 values of each, evenly spaced."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, flat.numel() // 1024)].to("cpu", torch.float32).contiguous()
-        digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()[:12]

@@ -11,7 +11,8 @@ state, see `closed`. The scores of all positions sum to f(h) - f(c) up to the qu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
 from isthmus.errors import OptionError
+from isthmus.methods.closed import closed_state
 from isthmus.methods.registry import Attribution, Method, register
 from isthmus.quadrature import (
     LAYER_NORM_SCALE,
@@ -45,9 +47,9 @@ def nib(
     steps: int | str | None = None,
     rule: str | None = None,
     closed: str | Tensor | None = None,
-    floor: float = 0.1,
-    tolerance: float = 0.01,
-    limit: int = 64,
+    floor: float | None = None,
+    tolerance: float | None = None,
+    limit: int | None = None,
     preset: str | None = None,
     memory: int | None = None,
 ) -> Attribution:
@@ -65,8 +67,8 @@ def nib(
         closed: the state c. "zero" (the paper's; a LayerNorm is singular there, so the integral is hard),
             "floor" (`floor` times h), "mean" (default: the mean patch or word of the reference set, for every
             position), or a tensor that broadcasts to `(B, T, d)`.
-        floor: what is left of h in the closed state "floor".
-        tolerance, limit: see `steps`.
+        floor: what is left of h in the closed state "floor", default 0.1.
+        tolerance, limit: see `steps`; default 0.01 and 64.
         preset: "paper" gives what the published code gives, with its quirks:
             layer 9 means the state that enters block 9; the closed state is zero; the sum is a right Riemann
             sum from 1/n to 1, which misses the steep start; the *text's* target is the mean over the batch's
@@ -80,18 +82,21 @@ def nib(
         whether the tolerance was reached are among the options.
 
     Raises:
-        OptionError: an option out of its range.
+        OptionError: an option out of its range, or one that does not apply.
     """
     chosen = _chosen(preset, layer=layer, steps=steps, rule=rule, closed=closed)
     if chosen["steps"] == "auto" and rule is None:
         chosen["rule"] = "adaptive"
     if preset == "paper" and tower.side == "text":
         target = target.mean(0, keepdim=True).expand_as(target)
+    _check_applies(chosen, floor=floor, tolerance=tolerance, limit=limit)
     split = tower.split(inputs, chosen["layer"])
-    closing, name = _closed_state(split, chosen["closed"], floor)
+    floor = 0.1 if floor is None else floor
+    closing, name = closed_state(split, chosen["closed"], floor)
     slopes = _Slopes(split, closing, target, memory)
     used = {"layer": split.layer, "closed": name} | ({"floor": floor} if name == "floor" else {})
     if chosen["steps"] == "auto":
+        tolerance, limit = 0.01 if tolerance is None else tolerance, 64 if limit is None else limit
         result = _automatic(slopes, used, rule=chosen["rule"], tolerance=tolerance, limit=limit)
     else:
         result = _fixed(slopes, used, rule=chosen["rule"], steps=chosen["steps"])
@@ -121,9 +126,9 @@ def _fixed(slopes: _Slopes, used: dict[str, Any], *, rule: str, steps: int) -> A
 
 
 def _automatic(slopes: _Slopes, used: dict[str, Any], *, rule: str, tolerance: float, limit: int) -> Attribution:
-    if not 0 < tolerance < 1:
+    if not isinstance(tolerance, Real) or not 0 < tolerance < 1:
         raise OptionError(f"tolerance must lie between 0 and 1, not {tolerance!r}.")
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 9:
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 9:
         raise OptionError(f"limit must be a whole number of at least 9 nodes, not {limit!r}.")
     if rule == "adaptive":
         scale = LAYER_NORM_SCALE if used["closed"] == "zero" else SMOOTH_SCALE
@@ -146,28 +151,29 @@ def _automatic(slopes: _Slopes, used: dict[str, Any], *, rule: str, tolerance: f
         )
         missed = f"the delta is over the tolerance of {tolerance:g} at the limit of {limit} nodes"
         notes.append(() if converged else (missed,))
-    return Attribution(found.integral, found.last, found.first, tuple(options), slopes.passes(extra), tuple(notes))
+    scores = found.integral.to(slopes.hidden.dtype)
+    return Attribution(scores, found.last, found.first, tuple(options), slopes.passes(extra), tuple(notes))
 
 
 def _doubled(slopes: _Slopes, rule: str, *, tolerance: float, limit: int) -> Adaptive:
     """Double the nodes of a fixed rule for the inputs whose delta is over the tolerance."""
-    first, last = slopes.score(slopes.closing), slopes.score(slopes.hidden)
+    first, last = (slopes.score(state).cpu().double() for state in (slopes.closing, slopes.hidden))
     batch, steps = len(first), 4
-    scores = torch.zeros_like(slopes.hidden[..., 0])
+    scores = torch.zeros(slopes.hidden.shape[:2], dtype=torch.float64)
     used, rows = [0] * batch, torch.arange(batch)
     known: dict[float, Tensor] = {}
     while len(rows) and steps <= limit:
         nodes, weights = nodes_and_weights(rule, steps)
         new = [node for node in nodes.tolist() if node not in known]
         parts, _ = slopes(torch.tensor(new).double().repeat_interleave(len(rows)), rows.repeat(len(new)))
-        for node, part in zip(new, parts.view(len(new), len(rows), -1), strict=True):
-            known[node] = torch.zeros_like(scores).index_copy_(0, rows.to(part.device), part)
+        for node, part in zip(new, parts.cpu().double().view(len(new), len(rows), -1), strict=True):
+            known[node] = torch.zeros_like(scores).index_copy_(0, rows, part)
         total = sum(w * known[node] for node, w in zip(nodes.tolist(), weights.tolist(), strict=True))
         scores[rows] = total[rows]
         for row in rows.tolist():
             used[row] = steps
-        error = (scores.double().sum(-1) - (last - first).double()).abs()
-        rows = torch.nonzero(error > tolerance * (last - first).double().abs()).flatten().cpu()
+        error = (scores.sum(-1) - (last - first)).abs()
+        rows = torch.nonzero(error > tolerance * (last - first).abs()).flatten()
         steps *= 2
     left = set(rows.tolist())
     return Adaptive(scores, first, last, tuple(used), tuple(row not in left for row in range(batch)))
@@ -181,7 +187,7 @@ class _Slopes:
         self.hidden = split.hidden.to(accumulator(split.hidden.dtype))
         self.closing = closing
         self._chunk = rows_at_once(split, memory)
-        self._scale = _HALF_SCALE if split.hidden.dtype == torch.float16 else 1.0
+        self._scales = (_HALF_SCALE, 1.0) if split.hidden.dtype == torch.float16 else (1.0,)
         self._evaluations = 0
 
     def __call__(self, gates: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,16 +199,28 @@ class _Slopes:
         def run(part: slice) -> None:
             change = (self.hidden - self.closing)[rows[part]]
             state = self.closing[rows[part]] + gates[part, None, None] * change
-            state = state.to(self.split.hidden.dtype).requires_grad_(True)
-            with torch.enable_grad():
-                score = self._score(state, rows[part])
-                (gradient,) = torch.autograd.grad(score.sum() * self._scale, state)
-            slopes[part] = (change * gradient.to(dtype)).sum(-1) / self._scale
-            scores[part] = score.detach()
+            gradient, scores[part] = self._gradient(state.to(self.split.hidden.dtype), rows[part])
+            slopes[part] = (change * gradient).sum(-1)
 
         in_chunks(run, len(rows), self._chunk)
         self._evaluations += len(rows)
         return slopes, scores
+
+    def _gradient(self, state: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """df/dz `(N, T, d)` and the scores `(N,)`; rows that overflow in half precision are taken again, unscaled."""
+        for scale in self._scales:
+            state = state.detach().requires_grad_(True)
+            with torch.enable_grad():
+                score = self._score(state, rows)
+                (found,) = torch.autograd.grad(score.sum() * scale, state)
+            found = found.to(self.hidden.dtype) / scale
+            if scale == self._scales[0]:
+                gradient, scores = found, score.detach()
+            else:
+                gradient = torch.where(torch.isfinite(gradient).flatten(1).all(1)[:, None, None], gradient, found)
+            if bool(torch.isfinite(gradient).all()):
+                break
+        return gradient, scores
 
     def _score(self, state: Tensor, rows: Tensor) -> Tensor:
         return (unit(self.split.resume(state, rows)) * self.target[rows].to(self.hidden.dtype)).sum(-1)
@@ -227,27 +245,13 @@ class _Slopes:
         }
 
 
-def _closed_state(split: Split, closed: str | Tensor, floor: float) -> tuple[Tensor, str]:
-    """The state c, `(B, T, d)` in float32 or better, and its name."""
-    hidden = split.hidden.to(accumulator(split.hidden.dtype))
-    if isinstance(closed, Tensor):
-        try:
-            return closed.to(hidden).expand_as(hidden), "tensor"
-        except RuntimeError as error:
-            raise OptionError(
-                f"The closed state has shape {tuple(closed.shape)}, which does not fit the features' "
-                f"{tuple(hidden.shape)} (inputs, positions, channels)."
-            ) from error
-    if closed == "floor" and not 0 <= floor < 1:
-        raise OptionError(f"floor must be at least 0 and less than 1, not {floor!r}.")
-    states: dict[str, Callable[[], Tensor]] = {
-        "zero": lambda: torch.zeros_like(hidden),
-        "floor": lambda: floor * hidden,
-        "mean": lambda: split.tower.mean_state(split.layer).to(hidden).expand_as(hidden),
-    }
-    if closed not in states:
-        raise OptionError(f"There is no closed state {closed!r}: choose zero, floor, mean, or give a tensor.")
-    return states[closed](), closed
+def _check_applies(chosen: Mapping[str, Any], *, floor: Any, tolerance: Any, limit: Any) -> None:
+    """Refuse what would be ignored."""
+    if floor is not None and not (isinstance(chosen["closed"], str) and chosen["closed"] == "floor"):
+        raise OptionError('floor applies to closed="floor" alone.')
+    for name, value in (("tolerance", tolerance), ("limit", limit)):
+        if value is not None and chosen["steps"] != "auto":
+            raise OptionError(f'{name} applies to steps="auto" alone.')
 
 
 def _chosen(preset: str | None, **given: Any) -> dict[str, Any]:

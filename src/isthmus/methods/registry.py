@@ -74,6 +74,6 @@ def register(method: Method) -> Method:
 
 def get(name: str) -> Method:
     """The method of a name. Raises OptionError, naming those there are, where there is none."""
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise OptionError(f"There is no method {name!r}: choose one of {', '.join(sorted(METHODS))}.")
     return METHODS[name]

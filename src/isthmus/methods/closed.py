@@ -1,0 +1,40 @@
+"""Closed states: what stands for "no information" where a gate is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isthmus.encoders.tower import Split, accumulator
+from isthmus.errors import OptionError
+
+
+def closed_state(split: Split, closed: str | Tensor, floor: float) -> tuple[Tensor, str]:
+    """The state c, `(B, T, d)` in float32 or better, and its name."""
+    hidden = split.hidden.to(accumulator(split.hidden.dtype))
+    if isinstance(closed, np.ndarray):
+        closed = torch.from_numpy(closed)
+    if isinstance(closed, Tensor):
+        if not bool(torch.isfinite(closed).all()):
+            raise OptionError("The closed state holds values that are NaN or infinite.")
+        try:
+            return closed.to(hidden).expand_as(hidden), "tensor"
+        except RuntimeError as error:
+            raise OptionError(
+                f"The closed state has shape {tuple(closed.shape)}, which does not fit the features' "
+                f"{tuple(hidden.shape)} (inputs, positions, channels)."
+            ) from error
+    if closed == "floor" and not (isinstance(floor, Real) and 0 <= floor < 1):
+        raise OptionError(f"floor must be at least 0 and less than 1, not {floor!r}.")
+    states: dict[str, Callable[[], Tensor]] = {
+        "zero": lambda: torch.zeros_like(hidden),
+        "floor": lambda: floor * hidden,
+        "mean": lambda: split.tower.mean_state(split.layer).to(hidden).expand_as(hidden),
+    }
+    if not isinstance(closed, str) or closed not in states:
+        raise OptionError(f"There is no closed state {closed!r}: choose zero, floor, mean, or give a tensor.")
+    return states[closed](), closed
