@@ -230,3 +230,31 @@ def test_provenance_is_on_the_page() -> None:
     for part in ("mini (abc), float32 on cpu", "0.3000 open, -0.1000 closed", "2.50%", "CLS +0.1250", "isthmus 0"):
         assert part in reader.text
     assert text_side().top(1)[0].text == "dog"
+
+
+def test_a_map_without_words_says_what_it_explains() -> None:
+    one = sample(text=None)
+    assert any("cosine with" in text.get_text() for text in figure(one).texts)
+    assert "cosine with &#x27;a dog&#x27;</p>" in page(one)
+
+
+def test_words_of_a_script_from_the_right_begin_at_the_right() -> None:
+    def places(text: str) -> list[float]:
+        drawn = {t.get_text(): t.get_position()[0] for t in figure(sample(text=text_side(text))).texts}
+        return [drawn[word] for word in text.split()]
+
+    assert places("a dog runs") == sorted(places("a dog runs"))
+    arabic = "كلب على الشاطئ"
+    assert places(arabic) == sorted(places(arabic), reverse=True)
+
+
+def test_the_bar_shows_the_colours_of_the_map() -> None:
+    """On white, a pixel of the map has the colour that the bar has at its value."""
+    side = image_side(np.array([[-0.04, 0.02], [0.0, 0.04]], np.float32), size=(2, 2), crop=Box(0, 0, 2, 2))
+    scale = region_scale([sample(image=side)])
+    rgba = layer(side, (2, 2), scale).astype(float)
+    seen = rgba[..., :3] * rgba[..., 3:] / 255 + 255 - rgba[..., 3:]
+    ramp = scale.ramp(101)
+    for value, colour in zip((-0.04, 0.02, 0.0, 0.04), seen.reshape(4, 3), strict=True):
+        bar = ramp[round(50 + 50 * value / 0.04)]
+        np.testing.assert_allclose(colour, [int(bar[i : i + 2], 16) for i in (1, 3, 5)], atol=2)

@@ -338,6 +338,66 @@ def test_prepared_images_of_two_sizes_are_refused(mini: Any) -> None:
         isthmus.explain(mini, images, "a dog")
 
 
+def test_cut_texts_are_told_wherever_they_stand(mini: Any, dog: Path) -> None:
+    long, cut = "dog " * 60, "cut from 62 to 32 tokens"
+    contrast = isthmus.explain(mini, dog, target=isthmus.Contrast(for_=[long]), truncate=True, **FAST)
+    assert any(cut in note for note in contrast.image.notes)
+    against = isthmus.explain(mini, dog, "a cat", against=[long], truncate=True, **FAST)
+    assert any(cut in note for note in against.image.notes)
+    assert isthmus.explain(mini, dog, long, sides="image", truncate=True, **FAST).image.notes == (cut,)
+    both = isthmus.explain(mini, dog, long, truncate=True, **FAST)
+    assert (both.image.notes, both.text.notes) == ((), (cut,))
+    with pytest.raises(InputError, match="62 tokens"):
+        isthmus.explain(mini, dog, target=isthmus.Contrast(for_=[long]), **FAST)
+
+
+def test_the_crop_is_what_the_patches_cover(make_tiny: Callable[..., Any]) -> None:
+    """Seven patches of 8 pixels see 56 of the 63 that the processor passes on."""
+    model = make_tiny()
+    model.processing._image_processor.size = {"shortest_edge": 63}
+    model.processing._image_processor.crop_size = {"height": 63, "width": 63}
+    one = isthmus.explain(model, picture(0, (126, 63)), "a dog")
+    crop = one.image.crop
+    assert one.image.scores.shape == (7, 7)
+    assert (crop.left, crop.top, crop.right, crop.bottom) == pytest.approx((31, 0, 31 + 56, 56), abs=1)
+    assert np.isnan(one.image.heatmap()[-6:]).all()
+
+
+def test_a_processor_that_does_not_crop_has_a_mean_state_too(make_tiny: Callable[..., Any]) -> None:
+    model = make_tiny()
+    model.processing._image_processor.do_center_crop = False
+    one = isthmus.explain(model, picture(0, (120, 60)), "a dog", steps="auto")
+    assert one.image.scores.shape == (7, 14)
+    assert one.image.completeness.relative_delta < 0.01
+    with pytest.raises(InputError, match=r"2 sizes.*batch_size=1"):
+        isthmus.explain(model, [picture(0, (120, 60)), picture(1, (60, 60))], "a dog")
+    both = isthmus.explain(model, [picture(0, (120, 60)), picture(1, (60, 60))], "a dog", batch_size=1)
+    assert [found.image.scores.shape for found in both] == [(7, 14), (7, 7)]
+
+
+def test_a_result_is_read_only_and_short_to_print(mini: Any, dog: Path) -> None:
+    import copy
+    import pickle
+
+    one = isthmus.explain(mini, dog, "a dog", **FAST)
+    for mapping in (one.image.options, one.text.options, one.provenance.options, one.provenance.settings):
+        with pytest.raises(TypeError, match="read-only"):
+            mapping["layer"] = 3
+    assert repr(one).startswith("<Explanation of image and text: 'a dog', similarity 0.")
+    assert pickle.loads(pickle.dumps(one)) == copy.deepcopy(one) == one
+
+
+def test_the_whole_call_is_on_record(mini: Any, dog: Path) -> None:
+    many = [f"a thing of {n} parts" for n in range(5)]
+    settings = isthmus.explain(
+        mini, dog, "a dog", against=many, batch_size=7, sides="image", **FAST
+    ).provenance.settings
+    assert settings["against"] == tuple(many)
+    assert (settings["sides"], settings["batch_size"], settings["truncate"]) == (("image",), 7, False)
+    paper = isthmus.explain(mini, [dog, dog], ["a dog", "a cat"], preset="paper", **FAST)
+    assert paper[0].text.target == "cosine with the mean of the batch's 2 pictures"
+
+
 def test_progress_is_told(mini: Any) -> None:
     seen: list[tuple[int, int]] = []
     images = [picture(i) for i in range(5)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,19 @@ def test_completeness_is_told_plainly() -> None:
     assert Completeness(0.5, None, 0.3).relative_delta is None
     assert Completeness(0.5, 0.5, 0.0).relative_delta == 0.0
     assert Completeness(0.5, 0.5, 0.1).relative_delta == float("inf")
+
+
+def test_files_of_two_results_are_not_read_as_one(tmp_path: Path) -> None:
+    """An interrupt may leave new arrays beside an older JSON: the JSON comes last and vouches for them."""
+    older, newer = sample("older"), sample("newer", picture=np.zeros((4, 4, 3), np.uint8))
+    older.save(tmp_path)
+    newer.save(tmp_path / "n")
+    shutil.copy(tmp_path / "n" / "explanation.npz", tmp_path / "explanation.npz")
+    with pytest.raises(SaveError, match="damaged"):
+        Explanation.load(tmp_path)
+    (tmp_path / "explanation.npz").unlink()
+    with pytest.raises(SaveError, match="damaged"):
+        Explanation.load(tmp_path)
+    newer.save(tmp_path, formats=("json",))
+    assert Explanation.load(tmp_path).picture is None
+    assert [path.suffix for path in newer.save(tmp_path)][-1] == ".json"

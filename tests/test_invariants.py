@@ -151,6 +151,31 @@ def test_half_precision_agrees_with_float32(make_tiny: Callable[..., Any], metho
         assert b.similarity == pytest.approx(a.similarity, abs=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_finite_at_the_layer_norms_singularity(mini: Any, dtype: torch.dtype) -> None:
+    """Slopes there are hundreds of times steeper, and float16 ends at 65,504."""
+    half = isthmus.load("mini", dtype=dtype, device="cpu")
+    texts = ["a dog", "a bird sits on a branch"]
+    full, found = (run(m, picture(), texts, "nib", closed="zero", steps="auto") for m in (mini, half))
+    for a, b in zip(full, found, strict=True):
+        assert np.isfinite(b.image.scores).all()
+        assert np.corrcoef(a.image.scores.ravel(), b.image.scores.ravel())[0, 1] > 0.8
+        assert all(np.isfinite(word.score) for word in b.text.words)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("steps", [4, "auto"])
+def test_cuda_agrees_with_the_cpu(mini: Any, method: str, steps: Any) -> None:
+    images, texts = pairs(3)
+    for a, b in zip(
+        run(mini, images, texts, method, steps=steps),
+        run(isthmus.load("mini", device="cuda"), images, texts, method, steps=steps),
+        strict=True,
+    ):
+        close(a, b, tolerance=1e-4)
+
+
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_one_token_texts_run(models: Callable[[str], Any], method: str) -> None:
     """Sequences of a single position, where a squeeze would lose the axis."""

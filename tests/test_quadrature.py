@@ -86,6 +86,16 @@ def test_adaptive_integral_finds_a_step_inside() -> None:
     assert float(found.integral.sum()) == pytest.approx(2.0, rel=0.01)
 
 
+def test_a_row_that_is_not_finite_spoils_no_other() -> None:
+    def evaluate(x: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        bad = torch.where(rows == 1, torch.nan, 1.0)
+        return (bad * torch.ones_like(x))[:, None].repeat(1, 2) / 2, bad * x
+
+    found = integrate_adaptively(evaluate, 2, tolerance=0.01, limit=12, scale=0.1)
+    torch.testing.assert_close(found.integral[0], torch.full((2,), 0.5).double(), rtol=1e-3, atol=0)
+    assert found.converged == (True, False)
+
+
 def test_adaptive_integral_stops_at_its_limit_and_says_so() -> None:
     found = integrate_adaptively(_Steps([1e7], shift=0.5), 1, tolerance=1e-6, limit=15, scale=0.1)
     assert found.converged == (False,)

@@ -114,3 +114,16 @@ def test_tables_stream(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"image,text\n" + b"a.png,t\n" * 50_000 + b"\xff\n")
     records = read_records(tmp_path / "m.csv")
     assert next(records).id == "000001-a"
+
+
+def test_rows_that_would_be_misread_are_failures(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,text\ndog.jpg,a dog, on the grass\nhttps://x.org/a.jpg,a cat\nb.jpg,fine\n")
+    first, second, third = read_records(tmp_path / "t.csv")
+    assert isinstance(first, Failure)
+    assert "quotes around a text with commas" in first.reason
+    assert isinstance(second, Failure)
+    assert "URLs are not fetched" in second.reason
+    assert isinstance(third, Record)
+    lines = ['{"image": "a.jpg", "text": {"en": "a"}}', '{"image": "a.jpg", "text": [["a"]]}', "[" * 100_000]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n")
+    assert all(isinstance(item, Failure) for item in read_records(tmp_path / "t.jsonl"))

@@ -223,3 +223,49 @@ def test_sdpa_and_eager_agree(make_tiny: Callable[..., Any]) -> None:
             rtol=1e-4,
             atol=1e-6,
         )
+
+
+def test_one_model_loaded_twice_has_one_lock(make_tiny: Callable[..., Any]) -> None:
+    """A cut changes the model's stack: two doors to one model must not cut it at once."""
+    first = make_tiny(depth=4)
+    processing = first.processing
+    processor = {"image_processor": processing._image_processor, "tokenizer": processing._tokenizer}
+    doors = [first, *(isthmus.load(first.model, processor=processor) for _ in range(3))]
+    picture = torch.rand(3, 80, 80)
+    expected = [isthmus.explain(first, picture, "a dog", layer=layer, steps=4) for layer in range(4)]
+    failures: list[object] = []
+
+    def work(door: Any, layer: int) -> None:
+        try:
+            for _ in range(5):
+                loaded = isthmus.load(first.model, processor=processor)
+                found = isthmus.explain(door, picture, "a dog", layer=layer, steps=4)
+                if loaded.image.depth != 4 or not (found.image.scores == expected[layer].image.scores).all():
+                    failures.append((layer, loaded.image.depth))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(door, layer)) for layer, door in enumerate(doors)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(first.model.vision_model.encoder.layers) == 4
+
+
+def test_changed_weights_are_seen(make_tiny: Callable[..., Any]) -> None:
+    model, picture = make_tiny(seed=3), torch.rand(3, 80, 80)
+    isthmus.explain(model, picture, ["a dog", "a cat"])
+    revision, scale = model.revision, model.logit_scale
+    with torch.no_grad():
+        for parameter in model.model.parameters():
+            parameter.mul_(1.1)
+    fresh = make_tiny(seed=3)
+    fresh.model.load_state_dict(model.model.state_dict())
+    again, expected = (isthmus.explain(one, picture, ["a dog", "a cat"]) for one in (model, fresh))
+    assert model.revision != revision
+    assert model.logit_scale != scale
+    for one, other in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(one.image.scores, other.image.scores)
+        assert one.probability == other.probability

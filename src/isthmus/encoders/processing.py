@@ -16,6 +16,7 @@ from isthmus.encoders.dual import Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout, image_layout, text_layout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.tower import Inputs
+from isthmus.encoders.weights import lock_of
 from isthmus.errors import InputError
 from isthmus.explanation import Box
 
@@ -110,6 +111,10 @@ class TransformersProcessing:
 
     def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
         """Token ids padded to the longest text, their layouts, and a note where a text was cut or is cut off."""
+        with lock_of(self._tokenizer):  # a fast tokenizer keeps padding and truncation as its state
+            return self._texts(texts, truncate=truncate)
+
+    def _texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
         full = [self._encode(text) for text in texts]
         notes = []
         for text, ids in zip(texts, full, strict=True):

@@ -10,14 +10,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _GUARD = threading.Lock()
 
 
-def lock_of(model: nn.Module) -> threading.RLock:
-    """The one lock of a model object, however often it was loaded: a cut changes its stack while it runs."""
+def lock_of(item: Any) -> threading.RLock:
+    """The one lock of a model or tokenizer, however often it was loaded: both change while they run."""
     with _GUARD:
-        return _LOCKS.setdefault(model, threading.RLock())
+        return _LOCKS.setdefault(item, threading.RLock())
 
 
 def version_of(model: nn.Module) -> tuple[Any, ...]:
