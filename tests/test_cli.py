@@ -401,7 +401,13 @@ def test_a_real_interrupt_is_one_line(tmp_path: Path) -> None:
         picture(i % 5).save(source / f"p{i:03d}.png")
     command = [sys.executable, "-m", "isthmus", "explain", str(source), "a dog", *QUICK, "--batch-size", "1"]
     out = tmp_path / "out"
-    process = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # background jobs ignore it
+    )
     for _ in range(600):
         if (out / "p001.png" / "explanation.json").is_file() or process.poll() is not None:
             break
