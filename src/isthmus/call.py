@@ -15,7 +15,7 @@ from torch import Tensor
 from isthmus import __version__
 from isthmus.assembly import Row, image_attribution, jsonable, rows_of, summed, text_attribution
 from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
-from isthmus.encoders.layout import TokenLayout
+from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.pictures import Picture, display_copy, open_picture
 from isthmus.encoders.tower import Inputs, Side, unit
 from isthmus.errors import OptionError
@@ -106,6 +106,8 @@ class Call:
             if self.preset is not None:
                 options["preset"] = self.preset
             target = self._vectors(side, batches, len(pairs))
+            if self.method.needs_content:
+                options["content"] = content_of(batches[side].layouts)
             found = self.method.function(self.model.tower(side), batches[side].inputs, target.vector, **options)
             rows[side], notes[side] = rows_of(found), target.notes
             passes.append(found.passes)

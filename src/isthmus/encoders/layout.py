@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import regex
+import torch
+from torch import Tensor
 
 # Unicode's word boundaries (UAX #29): "don't" and "3.14" stay whole, an emoji of several code points too, and
 # scripts without spaces fall apart into characters instead of becoming one word as long as the sentence.
@@ -50,6 +52,20 @@ class TokenLayout:
     pieces: tuple[Piece, ...] = ()
     words: tuple[Span, ...] = ()
     special: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """Positions of what the user gave: patches, or pieces of the text."""
+        return (*self.patches, *(piece.position for piece in self.pieces))
+
+
+def content_of(layouts: Sequence[TokenLayout]) -> Tensor:
+    """Mask `(B, T)` of the content of a batch, whose longest input has no padding."""
+    last = max(max((*one.content, *(position for _, position in one.special))) for one in layouts)
+    mask = torch.zeros(len(layouts), last + 1, dtype=torch.bool)
+    for row, one in zip(mask, layouts, strict=True):
+        row[list(one.content)] = True
+    return mask
 
 
 def image_layout(grid: tuple[int, int], *, special: Sequence[str] = ("CLS",)) -> TokenLayout:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from isthmus.encoders.dual import Processing
+from isthmus.encoders.layout import content_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.tower import Inputs, Side
 
@@ -20,21 +21,12 @@ def reference_inputs(processing: Processing, side: Side) -> Iterator[tuple[Input
     if side == "text":
         texts = (_FOLDER / "captions.txt").read_text(encoding="utf-8").splitlines()
         inputs, layouts, _ = processing.texts(texts, truncate=True)
-        words = [[piece.position for piece in layout.pieces] for layout in layouts]
-        yield inputs, _mask(words, int(inputs["input_ids"].shape[1]))
+        yield inputs, content_of(layouts)
         return
     by_size: dict[tuple[int, ...], list[tuple[Inputs, Tensor]]] = {}  # some processors do not crop to one size
     for path in sorted(_FOLDER.glob("*.jpg")):
-        inputs, _, (layout,) = processing.pictures([open_picture(path)])
-        size = tuple(inputs["pixel_values"].shape)
-        by_size.setdefault(size, []).append((inputs, _mask([layout.patches], layout.length)))
+        inputs, _, layouts = processing.pictures([open_picture(path)])
+        by_size.setdefault(tuple(inputs["pixel_values"].shape), []).append((inputs, content_of(layouts)))
     for same in by_size.values():
         values = torch.cat([inputs["pixel_values"] for inputs, _ in same])
         yield {**same[0][0], "pixel_values": values}, torch.cat([mask for _, mask in same])
-
-
-def _mask(content: Sequence[Sequence[int]], length: int) -> Tensor:
-    mask = torch.zeros(len(content), length, dtype=torch.bool)
-    for row, positions in enumerate(content):
-        mask[row, list(positions)] = True
-    return mask

@@ -36,6 +36,7 @@ class Tower:
         stem: module and attribute name of the embedding that only reads `stem_input`, where running it on every
             replacement would be dear (the patch convolution); None runs it.
         stem_input: the name of the input that only the stem reads.
+        attention: the name of a block's self-attention module.
         blocks: the stack of blocks.
         reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
             count in its mean state; None where there is no such set.
@@ -48,6 +49,7 @@ class Tower:
     stack: str
     stem: tuple[nn.Module, str] | None = None
     stem_input: str = ""
+    attention: str = "self_attn"
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
     blocks: nn.ModuleList = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.tower import Inputs, Split, Tower, accumulator
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.registry import Attribution, Method, register
+from isthmus.methods.slope import score_of, slope
 from isthmus.quadrature import (
     LAYER_NORM_SCALE,
     SMOOTH_SCALE,
@@ -33,9 +34,6 @@ from isthmus.quadrature import (
 
 _DEFAULT = {"layer": 0, "steps": 10, "rule": "gauss-legendre-cubic", "closed": "mean"}
 _PAPER = {"layer": 9, "steps": 10, "rule": "right", "closed": "zero"}
-
-# Gradients of a cosine are small; in half precision they would be rounded off to zero.
-_HALF_SCALE = 1024.0
 
 
 def nib(
@@ -187,7 +185,6 @@ class _Slopes:
         self.hidden = split.hidden.to(accumulator(split.hidden.dtype))
         self.closing = closing
         self._chunk = rows_at_once(split, memory)
-        self._scales = (_HALF_SCALE, 1.0) if split.hidden.dtype == torch.float16 else (1.0,)
         self._evaluations = 0
 
     def __call__(self, gates: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,31 +196,13 @@ class _Slopes:
         def run(part: slice) -> None:
             change = (self.hidden - self.closing)[rows[part]]
             state = self.closing[rows[part]] + gates[part, None, None] * change
-            gradient, scores[part] = self._gradient(state.to(self.split.hidden.dtype), rows[part])
+            state = state.to(self.split.hidden.dtype)
+            (gradient,), scores[part] = slope(self.split, state, rows[part], self.target)
             slopes[part] = (change * gradient).sum(-1)
 
         in_chunks(run, len(rows), self._chunk)
         self._evaluations += len(rows)
         return slopes, scores
-
-    def _gradient(self, state: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """df/dz `(N, T, d)` and the scores `(N,)`; rows that overflow in half precision are taken again, unscaled."""
-        for scale in self._scales:
-            state = state.detach().requires_grad_(True)
-            with torch.enable_grad():
-                score = self._score(state, rows)
-                (found,) = torch.autograd.grad(score.sum() * scale, state)
-            found = found.to(self.hidden.dtype) / scale
-            if scale == self._scales[0]:
-                gradient, scores = found, score.detach()
-            else:
-                gradient = torch.where(torch.isfinite(gradient).flatten(1).all(1)[:, None, None], gradient, found)
-            if bool(torch.isfinite(gradient).all()):
-                break
-        return gradient, scores
-
-    def _score(self, state: Tensor, rows: Tensor) -> Tensor:
-        return (unit(self.split.resume(state, rows)) * self.target[rows].to(self.hidden.dtype)).sum(-1)
 
     def score(self, state: Tensor) -> Tensor:
         """`(B,)` scores of one state for each input, without gradient."""
@@ -231,7 +210,7 @@ class _Slopes:
         scores = torch.empty(len(rows), device=self.hidden.device, dtype=self.hidden.dtype)
 
         def run(part: slice) -> None:
-            scores[part] = self._score(state[part].to(self.split.hidden.dtype), rows[part])
+            scores[part] = score_of(self.split, state[part].to(self.split.hidden.dtype), rows[part], self.target)
 
         with torch.no_grad():
             in_chunks(run, len(rows), self._chunk)

@@ -48,6 +48,7 @@ class Method:
         presets: names of presets, each with one line of meaning.
         deterministic: the same call gives the same bits.
         needs_gradients: needs a differentiable model.
+        needs_content: also takes `content`, `(B, T)` bool: the positions that are patches or pieces of the text.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     presets: Mapping[str, str] = field(default_factory=dict)
     deterministic: bool = True
     needs_gradients: bool = True
+    needs_content: bool = False
 
 
 METHODS: dict[str, Method] = {}

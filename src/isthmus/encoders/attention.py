@@ -1,0 +1,63 @@
+"""Attention weights: read from the model's own eager attention, which is switched on and off again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from isthmus.encoders.tower import Tower
+from isthmus.encoders.weights import lock_of
+from isthmus.errors import ModelError
+
+_IMPLEMENTATION = "_attn_implementation"
+
+
+@contextmanager
+def attention_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Within it, the tower runs under eager attention, and the weights of its last run are kept by block.
+
+    Args:
+        tower: no other thread can run its model meanwhile.
+        layers: the blocks whose weights are wanted.
+
+    Yields:
+        `(N, heads, T, T)` weights of each block, from query to key, part of the run's graph; empty before a run.
+
+    Raises:
+        ModelError: a block has no attention module of the tower's name, or it gives no weights.
+    """
+    seen: dict[int, Tensor] = {}
+
+    def keeping(layer: int) -> Any:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
+                raise ModelError(f"Block {layer} of the {tower.side} tower gives no attention weights.")
+            seen[layer] = output[1]
+
+        return keep
+
+    with lock_of(tower.model), ExitStack() as stack:
+        stack.enter_context(_eager(tower.model))
+        for layer in layers:
+            module = getattr(tower.blocks[layer], tower.attention, None)
+            if module is None:
+                raise ModelError(f"Block {layer} of the {tower.side} tower has no module {tower.attention!r}.")
+            stack.callback(module.register_forward_hook(keeping(layer)).remove)
+        yield seen
+
+
+@contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Masks and attention functions are chosen by the configurations, of which a model has several."""
+    found = {id(m.config): m.config for m in model.modules() if hasattr(getattr(m, "config", None), _IMPLEMENTATION)}
+    before = [(config, getattr(config, _IMPLEMENTATION)) for config in found.values()]
+    try:
+        for config, _ in before:
+            setattr(config, _IMPLEMENTATION, "eager")
+        yield
+    finally:
+        for config, implementation in before:
+            setattr(config, _IMPLEMENTATION, implementation)

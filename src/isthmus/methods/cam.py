@@ -1,0 +1,128 @@
+"""Class activation maps on hidden states: Grad-CAM and HiResCAM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.tower import Inputs, Tower
+from isthmus.methods.registry import Attribution, Method, register
+from isthmus.methods.slope import slope
+
+
+def gradcam(
+    tower: Tower,
+    inputs: Inputs,
+    target: Tensor,
+    *,
+    content: Tensor,
+    layer: float | None = None,
+    relu: bool = True,
+    memory: int | None = None,
+) -> Attribution:
+    """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2): channels weighted by their mean gradient.
+
+    With features A and gradients dA of positions i and channels c, `score_i = relu(sum over c of A_ic a_c)`, where a_c
+    is the mean of dA over the patches, or the words. It has no unit.
+
+    Args:
+        tower, inputs, target: see `isthmus.methods.nib.nib`.
+        content: `(B, T)` the positions over which gradients are pooled.
+        layer: the cut, by default the input of the last block but one; at the depth itself only the pooled
+            position has a gradient.
+        relu: False keeps the sign, which the published method cuts off.
+        memory: budget in bytes.
+    """
+
+    def weighted(features: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
+        inside = content.to(features.device)[rows, :, None].to(features.dtype)
+        pooled = (gradient * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True)
+        return (features * pooled).sum(-1)
+
+    return _activation(tower, inputs, target, weighted, layer=layer, relu=relu, memory=memory)
+
+
+def hirescam(
+    tower: Tower,
+    inputs: Inputs,
+    target: Tensor,
+    *,
+    layer: float | None = None,
+    relu: bool | None = None,
+    preset: str | None = None,
+    memory: int | None = None,
+) -> Attribution:
+    """HiResCAM (Draelos & Carin, 2020): `score_i = sum over c of A_ic dA_ic`, without pooling; signed.
+
+    Args:
+        tower, inputs, target, layer, memory: see `gradcam`.
+        relu: cut off what speaks against the match.
+        preset: "paper" is what the NIB paper's comparison calls Grad-CAM: the output of block 9 (layer 10), with the
+            negative part cut off, and its min-max map.
+    """
+
+    def product(features: Tensor, gradient: Tensor, _: Tensor) -> Tensor:
+        return (features * gradient).sum(-1)
+
+    paper = preset == "paper"
+    layer = 10 if paper and layer is None else layer
+    relu = paper if relu is None else relu
+    return _activation(tower, inputs, target, product, layer=layer, relu=relu, memory=memory, published=paper)
+
+
+def _activation(
+    tower: Tower,
+    inputs: Inputs,
+    target: Tensor,
+    combine: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    layer: float | None,
+    relu: bool,
+    memory: int | None,
+    published: bool = False,
+) -> Attribution:
+    split = tower.split(inputs, max(0, tower.depth - 2) if layer is None else layer)
+    target = target.to(split.hidden.device)
+    scores = torch.empty(split.hidden.shape[:2], device=split.hidden.device, dtype=target.dtype)
+    opened = torch.empty(len(scores), device=scores.device, dtype=target.dtype)
+
+    def run(part: slice) -> None:
+        rows = torch.arange(part.start, part.stop, device=scores.device)
+        (gradient,), opened[part] = slope(split, split.hidden[part], rows, target)
+        scores[part] = combine(split.hidden[part].to(gradient.dtype), gradient, rows)
+
+    in_chunks(run, len(scores), rows_at_once(split, memory))
+    options = tuple({"layer": split.layer, "relu": relu} for _ in range(len(scores)))
+    passes = {"forward": 2 * len(scores), "backward": len(scores)}
+    return Attribution(scores.relu() if relu else scores, opened, None, options, passes, published=published)
+
+
+_OPTIONS = {
+    "layer": "the block whose input is read, by default the last but one",
+    "relu": "cut off what speaks against the match",
+    "memory": "memory budget in bytes",
+}
+
+register(
+    Method(
+        name="gradcam",
+        title="Grad-CAM",
+        paper="Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv:1610.02391)",
+        function=gradcam,
+        options=_OPTIONS,
+        needs_content=True,
+    )
+)
+register(
+    Method(
+        name="hirescam",
+        title="HiResCAM",
+        paper="Draelos & Carin, 2020 (arXiv:2011.08891)",
+        function=hirescam,
+        options=_OPTIONS,
+        presets={"paper": 'what the NIB paper\'s comparison calls "Grad-CAM", with its min-max map'},
+    )
+)

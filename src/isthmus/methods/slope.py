@@ -1,0 +1,54 @@
+"""The slope of the score, the one gradient that most methods need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from isthmus.encoders.tower import Split, accumulator, unit
+
+# Gradients of a cosine are small; in half precision they would be rounded off to zero.
+_HALF_SCALE = 1024.0
+
+
+def score_of(split: Split, state: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+    """`(N,)` scores `<unit(g(z)), t>` of hidden states `(N, T, d)` of inputs `rows`, with target `(B, D)`."""
+    dtype = accumulator(split.hidden.dtype)
+    return (unit(split.resume(state, rows)) * target[rows].to(dtype)).sum(-1)
+
+
+def slope(
+    split: Split,
+    state: Tensor,
+    rows: Tensor,
+    target: Tensor,
+    wanted: Callable[[Tensor], Sequence[Tensor]] = lambda state: (state,),
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of the scores, in float32 or better, and the scores `(N,)`.
+
+    Args:
+        split, state, rows, target: see `score_of`.
+        wanted: what to differentiate by, called after the forward pass; each begins with the N rows.
+
+    Returns:
+        The gradients by each; rows that overflow in half precision are taken again, unscaled.
+    """
+    half = split.hidden.dtype == torch.float16
+    gradients: list[Tensor] = []
+    for scale in (_HALF_SCALE, 1.0) if half else (1.0,):
+        state = state.detach().requires_grad_(True)
+        with torch.enable_grad():
+            score = score_of(split, state, rows, target)
+            found = torch.autograd.grad(score.sum() * scale, wanted(state))
+        scaled = [part.to(accumulator(part.dtype)) / scale for part in found]
+        gradients = [_mended(old, new) for old, new in zip(gradients, scaled, strict=True)] if gradients else scaled
+        if all(bool(torch.isfinite(part).all()) for part in gradients):
+            break
+    return gradients, score.detach()
+
+
+def _mended(old: Tensor, new: Tensor) -> Tensor:
+    good = torch.isfinite(old).flatten(1).all(1)
+    return torch.where(good.view(-1, *[1] * (old.ndim - 1)), old, new)
