@@ -20,6 +20,7 @@ def snapshot(model: Any) -> dict[str, Any]:
         "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
         "grad": {name: p.grad is None for name, p in model.named_parameters()},
         "values": {name: p.detach().float().sum().item() for name, p in model.named_parameters()},
+        "attention": [getattr(getattr(m, "config", None), "_attn_implementation", None) for m in model.modules()],
         "rng": torch.get_rng_state().tolist(),
         "grad_mode": torch.is_grad_enabled(),
     }

@@ -507,3 +507,18 @@ def test_the_page_opens_also_where_some_failed(run: Any, folder: Path, tmp_path:
     (folder / "p0.txt").unlink()
     assert run("explain", folder, *QUICK, "--out", tmp_path / "out", "--open")[0] == 2
     assert len(opened) == 1
+
+
+def test_options_of_any_method_are_reached(run: Any, tmp_path: Path) -> None:
+    command = ["explain", EXAMPLES / "dog.jpg", "a dog", "--out", tmp_path]
+    assert run(*command, "--method", "chefer", "--option", "start-layer=-2")[0] == 0
+    assert Explanation.load(tmp_path).image.options == {"start_layer": 11}
+    assert run(*command, "--method", "gradcam", "--option", "relu=false", "--layer", "3")[0] == 0
+    assert Explanation.load(tmp_path).text.options == {"layer": 3, "relu": False}
+    for wrong in ("relu", "layer=3", "=3"):
+        code, _, said = run(*command, "--method", "gradcam", "--option", wrong)
+        assert code == 1
+        assert "takes NAME=VALUE" in said
+    code, _, said = run(*command, "--option", "relu=false")
+    assert code == 1
+    assert "nib has no option 'relu'" in said

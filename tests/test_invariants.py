@@ -185,7 +185,8 @@ def test_one_token_texts_run(models: Callable[[str], Any], method: str) -> None:
         "attention_mask": torch.ones(2, 1, dtype=torch.long),
     }
     target = torch.eye(16)[:2]
-    found = METHODS[method].function(model.text, inputs, target)
+    options = {"content": torch.ones(2, 1, dtype=torch.bool)} if METHODS[method].needs_content else {}
+    found = METHODS[method].function(model.text, inputs, target, **options)
     assert found.scores.shape == (2, 1)
     assert bool(torch.isfinite(found.scores).all())
 

@@ -34,6 +34,7 @@ class Row:
     options: Mapping[str, Any]
     notes: tuple[str, ...]
     published: bool
+    flat: float
 
 
 def rows_of(attribution: Attribution) -> list[Row]:
@@ -58,6 +59,7 @@ def rows_of(attribution: Attribution) -> list[Row]:
             jsonable(attribution.options[i]),
             attribution.notes[i] if attribution.notes else (),
             attribution.published,
+            attribution.flat,
         )
         for i in range(len(opened))
     ]
@@ -78,7 +80,7 @@ def image_attribution(
         completeness=row.completeness,
         target=target,
         options=row.options,
-        published=_published_image(grid, frame.input_size) if row.published else None,
+        published=_published_image(grid, frame.input_size, row.flat) if row.published else None,
         notes=(*row.notes, *notes),
     )
 
@@ -109,7 +111,7 @@ def text_attribution(
         completeness=row.completeness,
         target=target,
         options=row.options,
-        published=_minmax(row.scores[kept]).numpy() if row.published else None,
+        published=_minmax(row.scores[kept], row.flat).numpy() if row.published else None,
         notes=(*row.notes, *notes),
     )
 
@@ -118,14 +120,14 @@ def _special(row: Row, layout: TokenLayout) -> tuple[Special, ...]:
     return tuple(Special(name, position, float(row.scores[position])) for name, position in layout.special)
 
 
-def _published_image(grid: Tensor, input_size: tuple[int, int]) -> Array:
+def _published_image(grid: Tensor, input_size: tuple[int, int], flat: float) -> Array:
     large = nn.functional.interpolate(grid[None, None].float(), size=input_size, mode="bilinear", align_corners=False)
-    return np.asarray(_minmax(large[0, 0]).numpy())
+    return np.asarray(_minmax(large[0, 0], flat).numpy())
 
 
-def _minmax(values: Tensor) -> Tensor:
-    """As published: a constant map gives NaN."""
-    return (values - values.min()) / (values.max() - values.min())
+def _minmax(values: Tensor, flat: float) -> Tensor:
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else torch.full_like(values, flat)
 
 
 def summed(passes: list[Mapping[str, int]], pairs: int) -> dict[str, float]:

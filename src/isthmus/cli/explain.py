@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import webbrowser
 from enum import Enum
 from pathlib import Path
@@ -55,6 +57,10 @@ def explain(
     tolerance: Annotated[float | None, typer.Option(help="Largest relative delta with --steps auto.")] = None,
     rule: Annotated[str | None, typer.Option(help="Quadrature rule, see `isthmus methods`.")] = None,
     closed: Annotated[Closed | None, typer.Option(help="State that stands for no information.")] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another option of the method. May be repeated."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help='"paper" for the published code\'s behaviour.')] = None,
     sides: Annotated[Sides, typer.Option(help="Sides to explain.")] = Sides.both,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
@@ -78,6 +84,7 @@ def explain(
         "sides": sides.value,
         "truncate": truncate,
         "batch_size": batch_size,
+        **dict(map(_named_option, option or ())),
     }
     from isthmus.datasets.records import is_collection
 
@@ -149,6 +156,18 @@ def _saved(found: list[Explanation], folder: Path, title: str) -> list[Path]:
     for number, one in enumerate(found, 1):
         paths += one.save(folder / str(number))
     return paths
+
+
+def _named_option(text: str) -> tuple[str, Any]:
+    """NAME=VALUE, with the value as in JSON where it is such, else a text."""
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or not name.isidentifier() or name in inspect.signature(explain).parameters:
+        raise OptionError(f"--option takes NAME=VALUE, and a name that has no option of its own, not {text!r}.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _layer(text: str | None) -> float | None:

@@ -62,6 +62,6 @@ def methods() -> None:
         console.print(Padding(Text(method.paper), (0, 0, 0, 2)))
         console.print(Padding(Text(f"Explains {' and '.join(method.sides)}; {kind}."), (0, 0, 0, 2)))
         for option, meaning in method.options.items():
-            console.print(Padding(Text.assemble((f"{option:<10}", "cyan"), meaning), (0, 0, 0, 4)))
+            console.print(Padding(Text.assemble((f"{option:<12}", "cyan"), meaning), (0, 0, 0, 4)))
         for preset, meaning in method.presets.items():
             console.print(Padding(Text.assemble((f"preset {preset}: ", "cyan"), meaning), (0, 0, 0, 4)))

@@ -133,8 +133,8 @@ def _attention(
     blocks = [first] if shown == "layer" else list(range(first, tower.depth))
     split = tower.split(inputs, first)
     target = target.to(split.hidden.device)
-    scores = torch.empty(split.hidden.shape[:2], device=split.hidden.device)
-    opened = torch.empty(len(scores), device=scores.device)
+    scores = torch.empty(split.hidden.shape[:2], device=split.hidden.device, dtype=target.dtype)
+    opened = torch.empty(len(scores), device=scores.device, dtype=target.dtype)
 
     with attention_weights(tower, blocks) as seen:
 

@@ -97,7 +97,8 @@ def _activation(
     in_chunks(run, len(scores), rows_at_once(split, memory))
     options = tuple({"layer": split.layer, "relu": relu} for _ in range(len(scores)))
     passes = {"forward": 2 * len(scores), "backward": len(scores)}
-    return Attribution(scores.relu() if relu else scores, opened, None, options, passes, published=published)
+    scores = scores.relu() if relu else scores
+    return Attribution(scores, opened, None, options, passes, published=published, flat=0.0)
 
 
 _OPTIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ class Attribution:
         passes: runs of the encoder or its suffix on one input, counted for "forward" and "backward".
         notes: for each input, what its reader should know.
         published: whether the paper's min-max map belongs to the result (`preset="paper"`).
+        flat: what the published min-max makes of a map that is the same everywhere.
     """
 
     scores: Tensor
@@ -33,6 +35,7 @@ class Attribution:
     passes: Mapping[str, int]
     notes: tuple[tuple[str, ...], ...] = ()
     published: bool = False
+    flat: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
