@@ -442,7 +442,11 @@ def test_another_picture_under_the_same_name_is_explained_anew(run: Any, folder:
     code, printed, _ = run("explain", folder, *QUICK, "--out", out)
     assert code == 0
     assert "1 explained, 6 already there" in printed
-    assert Explanation.load(out / "p0.png").similarity != before
+    after = Explanation.load(out / "p0.png").similarity
+    assert after != before
+    rows = results(out)
+    assert len(rows) == 7
+    assert next(float(row["similarity"]) for row in rows if row["id"] == "p0.png") == after
 
 
 def test_other_pictures_or_texts_are_not_mixed_in(run: Any, folder: Path, tmp_path: Path) -> None:
@@ -522,3 +526,27 @@ def test_options_of_any_method_are_reached(run: Any, tmp_path: Path) -> None:
     code, _, said = run(*command, "--option", "relu=false")
     assert code == 1
     assert "nib has no option 'relu'" in said
+
+
+def test_one_pair_without_finite_scores_stops_no_folder(
+    run: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_on(name: str) -> Callable[..., Any]:
+        def explain(model: Any, pictures: Any, *arguments: Any, **options: Any) -> Any:
+            many_pictures = pictures if isinstance(pictures, list) else [pictures]
+            if any(Path(one.source).name == name or not name for one in many_pictures):
+                raise isthmus.errors.ModelError("The scores are not finite.")
+            return real(model, pictures, *arguments, **options)
+
+        return explain
+
+    real = many.explain
+    monkeypatch.setattr(many, "explain", fails_on("p3.png"))
+    code, printed, _ = run("explain", folder, *QUICK, "--out", tmp_path / "one")
+    assert code == 2
+    assert "6 explained" in printed
+    assert "p3.png: The scores are not finite." in printed
+    monkeypatch.setattr(many, "explain", fails_on(""))
+    code, _, said = run("explain", folder, *QUICK, "--out", tmp_path / "all")
+    assert code == 1
+    assert said.endswith("isthmus: The scores are not finite.\n")

@@ -20,7 +20,7 @@ from isthmus.cli.screen import messages, output
 from isthmus.datasets.records import Failure, Record, read_records
 from isthmus.drawing.listing import Line, listing
 from isthmus.encoders.pictures import open_picture
-from isthmus.errors import InputError, OptionError, SaveError
+from isthmus.errors import InputError, ModelError, OptionError, SaveError
 from isthmus.explainer import explain
 from isthmus.explanation import Explanation
 from isthmus.export import STEM, write_files
@@ -77,7 +77,7 @@ class _Run:
             pictures = [open_picture(record.image) for record, _, _ in todo]
             texts = [text for _, text, _ in todo]
             found = explain(self.model, pictures, texts, **self.options) if todo else []
-        except InputError:
+        except (InputError, ModelError):
             for record, _, _ in todo:
                 self._alone(record)
             return
@@ -90,6 +90,10 @@ class _Run:
         try:
             self.one(record)
         except InputError as error:
+            self.failed.append(Failure(record.id, str(error)))
+        except ModelError as error:
+            if not self.written + self.there:
+                raise  # the model fails, not this picture
             self.failed.append(Failure(record.id, str(error)))
 
     def _places(self, record: Record) -> list[tuple[str, Path]]:
@@ -109,11 +113,14 @@ class _Run:
             return False
 
     def _list(self, places: Iterable[tuple[str, Path]], one: Explanation | None = None) -> None:
-        """Add rows to the table; one that an earlier run saved but did not list is read back."""
+        """Add rows to the table; one that an earlier run saved but did not list is read back.
+
+        A result that was made again gets a second row, which `_mend` takes for the first.
+        """
         rows = []
         for name, place in places:
             where = place.relative_to(self.folder).as_posix()
-            if where not in self.listed:
+            if one is not None or where not in self.listed:
                 rows.append(_row(name, where, one or Explanation.load(place)))
                 self.listed.add(where)
         if rows:
@@ -158,6 +165,7 @@ def run_many(
             soft_wrap=True,
         )
         raise typer.Exit(130) from error
+    _mend(run)
     _index(run)
     _finish(run, folder)
     return folder / "index.html", len(run.failed)
@@ -190,7 +198,7 @@ def _read(path: Path) -> Any:
 
 
 def _mend(run: _Run) -> None:
-    """Keep the whole rows of the table: a killed run may have cut the last."""
+    """Keep the whole rows of the table, the last of each result: a killed run may have cut its last row."""
     rows: list[list[str]] = []
     if run.table.is_file():
         with run.table.open(encoding="utf-8", newline="") as stream:
@@ -198,6 +206,7 @@ def _mend(run: _Run) -> None:
         whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
         rows = [row for row in csv.reader(whole) if len(row) == len(_COLUMNS)]
     rows = [row for row in rows if tuple(row) != _COLUMNS and (run.folder / row[-1] / "explanation.json").is_file()]
+    rows = list({row[-1]: row for row in rows}.values())
     run.listed = {row[-1] for row in rows}
 
     def write(path: Path) -> None:
