@@ -7,7 +7,7 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from isthmus.encoders.cut import recorded, resumed
 from isthmus.encoders.weights import lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
@@ -104,7 +105,7 @@ class Tower:
             ModelError: the model's output is not finite, or cannot be resumed from this cut.
         """
         index, inputs = self.resolve(layer), _ordinary(inputs)
-        with self._undisturbed(), torch.no_grad(), _recorded(self, index) as seen:
+        with self._undisturbed(), torch.no_grad(), recorded(self, index) as seen:
             embedding = self._finite(self.encode(inputs))
         if seen.hidden is None:
             raise ModelError(
@@ -207,7 +208,7 @@ class Split:
         """
         if rows is None:
             rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
-        with self.tower._undisturbed(), _resumed(self, hidden, rows):
+        with self.tower._undisturbed(), resumed(self, hidden, rows):
             return self.tower.encode(self._expanded(rows))
 
     def _expanded(self, rows: Tensor) -> dict[str, Any]:
@@ -219,84 +220,6 @@ class Split:
             return value[rows]
 
         return {name: expand(name, value) for name, value in self.inputs.items()}
-
-
-class _Given(nn.Module):
-    """Stands in for a module and returns a value in place of computing it."""
-
-    def __init__(self, value: Tensor, *, as_tuple: bool = False) -> None:
-        super().__init__()
-        self._value = (value,) if as_tuple else value
-
-    def forward(self, *_: Any, **__: Any) -> Any:
-        return self._value
-
-
-@dataclass
-class _Seen:
-    """What one run of a tower showed: the state at a layer, the stem's output, the blocks' way of returning."""
-
-    hidden: Tensor | None = None
-    stem: Tensor | None = None
-    as_tuple: bool = False
-
-
-@contextmanager
-def _recorded(tower: Tower, layer: int) -> Iterator[_Seen]:
-    """Within it, a run of the tower records the state that enters block `layer`."""
-    seen, blocks = _Seen(), tower.blocks
-
-    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
-
-    def leaving(_: nn.Module, __: Any, output: Any) -> None:
-        seen.as_tuple = isinstance(output, tuple)
-        seen.hidden = (output[0] if seen.as_tuple else output).detach()
-
-    def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
-        seen.stem = output.detach()
-
-    with ExitStack() as stack:
-        if layer < len(blocks):
-            hook = blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
-        else:
-            hook = blocks[-1].register_forward_hook(leaving)
-        stack.callback(hook.remove)
-        if tower.stem is not None:
-            stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
-        yield seen
-
-
-@contextmanager
-def _resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
-    """Within it, the stack holds only the blocks from the cut on, the first of which reads the replacement."""
-    tower, blocks = split.tower, split.tower.blocks
-
-    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
-
-    with ExitStack() as stack:
-        rest: nn.ModuleList
-        if split.layer < len(blocks):
-            hook = blocks[split.layer].register_forward_pre_hook(replace, with_kwargs=True)
-            stack.callback(hook.remove)
-            rest = nn.ModuleList(list(blocks)[split.layer :])
-        else:
-            rest = nn.ModuleList([_Given(hidden, as_tuple=split.as_tuple)])
-        stack.enter_context(_swapped(tower.owner, tower.stack, rest))
-        if tower.stem is not None and split.stem is not None:
-            stack.enter_context(_swapped(*tower.stem, _Given(split.stem[rows])))
-        yield
-
-
-@contextmanager
-def _swapped(owner: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
-    original = owner._modules[name]
-    try:
-        owner._modules[name] = module
-        yield
-    finally:
-        owner._modules[name] = original
 
 
 def _ordinary(inputs: Inputs) -> dict[str, Any]:

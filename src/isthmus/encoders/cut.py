@@ -1,0 +1,91 @@
+"""The cut itself: hooks and a shortened stack, which live inside a `with` and are gone after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from isthmus.encoders.tower import Split, Tower
+
+
+class _Given(nn.Module):
+    """Stands in for a module and returns a value in place of computing it."""
+
+    def __init__(self, value: Tensor, *, as_tuple: bool = False) -> None:
+        super().__init__()
+        self._value = (value,) if as_tuple else value
+
+    def forward(self, *_: Any, **__: Any) -> Any:
+        return self._value
+
+
+@dataclass
+class Seen:
+    """What one run of a tower showed: the state at a layer, the stem's output, the blocks' way of returning."""
+
+    hidden: Tensor | None = None
+    stem: Tensor | None = None
+    as_tuple: bool = False
+
+
+@contextmanager
+def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
+    """Within it, a run of the tower records the state that enters block `layer`."""
+    seen, blocks = Seen(), tower.blocks
+
+    def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+
+    def leaving(_: nn.Module, __: Any, output: Any) -> None:
+        seen.as_tuple = isinstance(output, tuple)
+        seen.hidden = (output[0] if seen.as_tuple else output).detach()
+
+    def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
+        seen.stem = output.detach()
+
+    with ExitStack() as stack:
+        if layer < len(blocks):
+            hook = blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
+        else:
+            hook = blocks[-1].register_forward_hook(leaving)
+        stack.callback(hook.remove)
+        if tower.stem is not None:
+            stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
+        yield seen
+
+
+@contextmanager
+def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
+    """Within it, the stack holds only the blocks from the cut on, the first of which reads the replacement."""
+    tower, blocks = split.tower, split.tower.blocks
+
+    def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+
+    with ExitStack() as stack:
+        rest: nn.ModuleList
+        if split.layer < len(blocks):
+            hook = blocks[split.layer].register_forward_pre_hook(replace, with_kwargs=True)
+            stack.callback(hook.remove)
+            rest = nn.ModuleList(list(blocks)[split.layer :])
+        else:
+            rest = nn.ModuleList([_Given(hidden, as_tuple=split.as_tuple)])
+        stack.enter_context(_swapped(tower.owner, tower.stack, rest))
+        if tower.stem is not None and split.stem is not None:
+            stack.enter_context(_swapped(*tower.stem, _Given(split.stem[rows])))
+        yield
+
+
+@contextmanager
+def _swapped(owner: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+    original = owner._modules[name]
+    try:
+        owner._modules[name] = module
+        yield
+    finally:
+        owner._modules[name] = original
