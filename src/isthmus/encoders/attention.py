@@ -45,8 +45,14 @@ def attention_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int,
             module = getattr(tower.blocks[layer], tower.attention, None)
             if module is None:
                 raise ModelError(f"Block {layer} of the {tower.side} tower has no module {tower.attention!r}.")
+            stack.callback(module.register_forward_pre_hook(_asking, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(keeping(layer)).remove)
         yield seen
+
+
+def _asking(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """transformers 4 gives weights where it is asked for them."""
+    return args, {**kwargs, "output_attentions": True} if "output_attentions" in kwargs else kwargs
 
 
 @contextmanager
