@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Real
 
 import torch
@@ -60,9 +60,3 @@ def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
 def _out_of_memory(error: RuntimeError) -> bool:
     """On a CPU, torch raises a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def chunks(total: int, size: int) -> Iterator[slice]:
-    """Slices of `range(total)`, each at most `size` long."""
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))

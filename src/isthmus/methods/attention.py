@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.attention import attention_weights
-from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Tower
 from isthmus.errors import OptionError
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import slope
+from isthmus.methods.slope import in_one_pass
 
 # Turns weights and gradients of blocks, each `(N, heads, T, T)`, first block first, into scores `(N, T)`.
 Rule = Callable[[list[Tensor], list[Tensor]], Tensor]
@@ -132,22 +131,16 @@ def _attention(
         raise OptionError(f"{shown}={start} is the last block's output: give a block, 0 to {tower.depth - 1}.")
     blocks = [first] if shown == "layer" else list(range(first, tower.depth))
     split = tower.split(inputs, first)
-    target = target.to(split.hidden.device)
-    scores = torch.empty(split.hidden.shape[:2], device=split.hidden.device, dtype=target.dtype)
-    opened = torch.empty(len(scores), device=scores.device, dtype=target.dtype)
-
     with attention_weights(tower, blocks) as seen:
 
         def kept(_: Tensor) -> list[Tensor]:
             return [seen[block] for block in blocks]
 
-        def run(part: slice) -> None:
-            rows = torch.arange(part.start, part.stop, device=scores.device)
-            gradients, opened[part] = slope(split, split.hidden[part], rows, target, kept)
-            weights = [w.detach().to(g.dtype) for w, g in zip(kept(target), gradients, strict=True)]
-            scores[part] = rule(weights, gradients)
+        def mapped(gradients: Sequence[Tensor], rows: Tensor) -> Tensor:
+            weights = [w.detach().to(g.dtype) for w, g in zip(kept(rows), gradients, strict=True)]
+            return rule(weights, list(gradients))
 
-        in_chunks(run, len(scores), rows_at_once(split, memory))
+        scores, opened = in_one_pass(split, target, mapped, memory=memory, wanted=kept)
     options = tuple({shown: first} for _ in range(len(scores)))
     passes = {"forward": 2 * len(scores), "backward": len(scores)}
     return Attribution(scores, opened, None, options, passes, published=preset == "paper")

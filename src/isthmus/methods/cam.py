@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
-from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Tower
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import slope
+from isthmus.methods.slope import in_one_pass
 
 
 def gradcam(
@@ -85,16 +83,11 @@ def _activation(
     published: bool = False,
 ) -> Attribution:
     split = tower.split(inputs, max(0, tower.depth - 2) if layer is None else layer)
-    target = target.to(split.hidden.device)
-    scores = torch.empty(split.hidden.shape[:2], device=split.hidden.device, dtype=target.dtype)
-    opened = torch.empty(len(scores), device=scores.device, dtype=target.dtype)
 
-    def run(part: slice) -> None:
-        rows = torch.arange(part.start, part.stop, device=scores.device)
-        (gradient,), opened[part] = slope(split, split.hidden[part], rows, target)
-        scores[part] = combine(split.hidden[part].to(gradient.dtype), gradient, rows)
+    def mapped(gradients: Sequence[Tensor], rows: Tensor) -> Tensor:
+        return combine(split.hidden[rows].to(gradients[0].dtype), gradients[0], rows)
 
-    in_chunks(run, len(scores), rows_at_once(split, memory))
+    scores, opened = in_one_pass(split, target, mapped, memory=memory)
     options = tuple({"layer": split.layer, "relu": relu} for _ in range(len(scores)))
     passes = {"forward": 2 * len(scores), "backward": len(scores)}
     scores = scores.relu() if relu else scores

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Split, accumulator, unit
 
 # Gradients of a cosine are small; in half precision they would be rounded off to zero.
@@ -47,6 +48,35 @@ def slope(
         if all(bool(torch.isfinite(part).all()) for part in gradients):
             break
     return gradients, score.detach()
+
+
+def in_one_pass(
+    split: Split,
+    target: Tensor,
+    combine: Callable[[Sequence[Tensor], Tensor], Tensor],
+    *,
+    memory: int | None,
+    wanted: Callable[[Tensor], Sequence[Tensor]] = lambda state: (state,),
+) -> tuple[Tensor, Tensor]:
+    """Scores `(B, T)` that `combine` makes of the gradients and rows of the unchanged inputs, and their `(B,)` scores.
+
+    Args:
+        split, target, wanted: see `slope`.
+        combine: takes the gradients and which inputs `(N,)` they belong to; gives `(N, T)`.
+        memory: budget in bytes.
+    """
+    device = split.hidden.device
+    target = target.to(device)
+    scores = torch.empty(split.hidden.shape[:2], device=device, dtype=target.dtype)
+    opened = torch.empty(len(scores), device=device, dtype=target.dtype)
+
+    def run(part: slice) -> None:
+        rows = torch.arange(part.start, part.stop, device=device)
+        gradients, opened[part] = slope(split, split.hidden[part], rows, target, wanted)
+        scores[part] = combine(gradients, rows)
+
+    in_chunks(run, len(scores), rows_at_once(split, memory))
+    return scores, opened
 
 
 def _mended(old: Tensor, new: Tensor) -> Tensor:
