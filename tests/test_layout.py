@@ -60,7 +60,7 @@ def test_a_blank_piece_is_kept_as_special_and_padding_dropped() -> None:
 
 
 def test_patches_are_a_grid_row_by_row() -> None:
-    layout = image_layout((2, 3))
+    layout = image_layout((2, 3), patch=8)
     assert layout.patches == (1, 2, 3, 4, 5, 6)
     assert layout.special == (("CLS", 0),)
     assert layout.length == 7

@@ -26,10 +26,11 @@ class _Given(nn.Module):
 
 @dataclass
 class Seen:
-    """What one run of a tower showed: the state at a layer, the stem's output, the blocks' way of returning."""
+    """What a run of a tower showed: the state at a layer, outputs of stem and lookup, how blocks return theirs."""
 
     hidden: Tensor | None = None
     stem: Tensor | None = None
+    vectors: Tensor | None = None
     as_tuple: bool = False
 
 
@@ -48,6 +49,9 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
     def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
         seen.stem = output.detach()
 
+    def looked_up(_: nn.Module, __: Any, output: Tensor) -> None:
+        seen.vectors = output.detach()
+
     with ExitStack() as stack:
         if layer < len(blocks):
             hook = blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
@@ -56,6 +60,8 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
         stack.callback(hook.remove)
         if tower.stem is not None:
             stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
+        if tower.lookup is not None:
+            stack.callback(getattr(*tower.lookup).register_forward_hook(looked_up).remove)
         yield seen
 
 
@@ -78,6 +84,15 @@ def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
         stack.enter_context(_swapped(tower.owner, tower.stack, rest))
         if tower.stem is not None and split.stem is not None:
             stack.enter_context(_swapped(*tower.stem, _Given(split.stem[rows])))
+        yield
+
+
+@contextmanager
+def entered(tower: Tower, vectors: Tensor) -> Iterator[None]:
+    """Within it, the tower's lookup gives `vectors`; a tower without one is left as it is."""
+    with ExitStack() as stack:
+        if tower.lookup is not None:
+            stack.enter_context(_swapped(*tower.lookup, _Given(vectors)))
         yield
 
 

@@ -40,6 +40,7 @@ class TokenLayout:
     Attributes:
         length: number of positions that are not padding; padding, if any, comes after them or before.
         grid: `(rows, columns)` of the patches, None for a text.
+        patch: side of a patch in pixels of the model's input, None for a text.
         patches: position of each patch, row by row.
         pieces: tokens of the user's text, in order.
         words: words of the user's text, each with the positions of its tokens.
@@ -48,6 +49,7 @@ class TokenLayout:
 
     length: int
     grid: tuple[int, int] | None = None
+    patch: int | None = None
     patches: tuple[int, ...] = ()
     pieces: tuple[Piece, ...] = ()
     words: tuple[Span, ...] = ()
@@ -68,12 +70,13 @@ def content_of(layouts: Sequence[TokenLayout]) -> Tensor:
     return mask
 
 
-def image_layout(grid: tuple[int, int], *, special: Sequence[str] = ("CLS",)) -> TokenLayout:
-    """Layout of a vision transformer: `special` positions first, then the patches row by row."""
+def image_layout(grid: tuple[int, int], *, patch: int, special: Sequence[str] = ("CLS",)) -> TokenLayout:
+    """Layout of a vision transformer: `special` positions first, then the patches, of `patch` pixels, row by row."""
     first, count = len(special), grid[0] * grid[1]
     return TokenLayout(
         length=first + count,
         grid=grid,
+        patch=patch,
         patches=tuple(range(first, first + count)),
         special=tuple((name, i) for i, name in enumerate(special)),
     )

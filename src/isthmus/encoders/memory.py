@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from numbers import Real
 
@@ -27,9 +28,10 @@ def rows_at_once(split: Split, memory: int | None) -> int:
         if device.type == "cuda":
             memory = int(0.4 * torch.cuda.get_device_properties(device).total_memory)
     blocks = max(1, split.tower.depth - split.layer)
-    positions, channels = split.hidden[0].numel() // split.hidden.shape[-1], split.hidden.shape[-1]
+    channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
+    positions = math.prod(split.shape) // channels
     attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
-    row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.hidden.element_size()
+    row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.embedding.element_size()
     return max(1, int(memory // row))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from isthmus.errors import InputError
 
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_PIXELS = 100_000_000
 MIN_SIDE = 4
 MAX_ASPECT = 100

@@ -65,7 +65,7 @@ class TransformersProcessing:
         if (height, width) != self._native_size:
             inputs["interpolate_pos_encoding"] = True
         rows, columns = height // self._patch, width // self._patch
-        layout = image_layout((rows, columns))
+        layout = image_layout((rows, columns), patch=self._patch)
         used = (rows * self._patch / height, columns * self._patch / width)
         return inputs, [_shrunk(frame, used) for frame in frames], [layout] * len(values)
 
@@ -101,12 +101,18 @@ class TransformersProcessing:
             raise InputError("A PreparedImage holds values that are NaN or infinite: check its normalisation.")
         return values.detach().to("cpu")
 
+    @property
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """`(3, 1, 1)` what black and white become."""
+        mean = torch.tensor(self._image_processor.image_mean)[:, None, None]
+        std = torch.tensor(self._image_processor.image_std)[:, None, None]
+        return -mean / std, (1 - mean) / std
+
     def shown(self, prepared: PreparedImage) -> Picture:
         """Undo the normalisation, to draw on what the model saw."""
         values = prepared.pixel_values.detach().to("cpu", torch.float32)
-        mean = torch.tensor(self._image_processor.image_mean)[:, None, None]
-        std = torch.tensor(self._image_processor.image_std)[:, None, None]
-        pixels = ((values * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        black, white = self.limits
+        pixels = (((values - black) / (white - black)).clamp(0, 1) * 255).round().to(torch.uint8)
         return Picture(Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())), "")
 
     def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:

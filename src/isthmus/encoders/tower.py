@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.cut import recorded, resumed
+from isthmus.encoders.counting import count, uncounted
+from isthmus.encoders.cut import entered, recorded, resumed
 from isthmus.encoders.weights import lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
@@ -37,6 +38,9 @@ class Tower:
         stem: module and attribute name of the embedding that only reads `stem_input`, where running it on every
             replacement would be dear (the patch convolution); None runs it.
         stem_input: the name of the input that only the stem reads.
+        lookup: module and attribute name of the embedding that turns token ids into vectors, before positions are
+            added; None where pixels enter, which are then the input named `stem_input`.
+        limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, None where they are not known.
         attention: the name of a block's self-attention module.
         blocks: the stack of blocks.
         reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
@@ -50,11 +54,13 @@ class Tower:
     stack: str
     stem: tuple[nn.Module, str] | None = None
     stem_input: str = ""
+    lookup: tuple[nn.Module, str] | None = None
+    limits: tuple[Tensor, Tensor] | None = None
     attention: str = "self_attn"
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
     blocks: nn.ModuleList = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
-    _means: dict[int, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
+    _means: dict[int | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
@@ -91,7 +97,13 @@ class Tower:
     def embed(self, inputs: Inputs) -> Tensor:
         """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
         with self._undisturbed(), torch.no_grad():
-            return self._finite(self.encode(_ordinary(inputs)))
+            return self._finite(self.run(_ordinary(inputs)))
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
+        embedding = self.encode(inputs)
+        count(embedding)
+        return embedding
 
     def split(self, inputs: Inputs, layer: float) -> Split:
         """Run the tower once, without gradient, and keep the state that enters block `layer`.
@@ -106,7 +118,7 @@ class Tower:
         """
         index, inputs = self.resolve(layer), _ordinary(inputs)
         with self._undisturbed(), torch.no_grad(), recorded(self, index) as seen:
-            embedding = self._finite(self.encode(inputs))
+            embedding = self._finite(self.run(inputs))
         if seen.hidden is None:
             raise ModelError(
                 f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
@@ -116,33 +128,63 @@ class Tower:
         self._prove(split)
         return split
 
-    def mean_state(self, layer: int) -> Tensor:
-        """Mean hidden state `(d,)` over the patches or words of the reference set at a layer; kept once made.
+    def enter(self, inputs: Inputs) -> Entrance:
+        """Run the tower once, without gradient, and keep what enters it: pixels, or the vectors of the tokens.
+
+        Raises:
+            ModelError: the model's output is not finite, or the tower does not say where its vectors come from.
+        """
+        inputs = _ordinary(inputs)
+        if self.lookup is None and self.stem_input not in inputs:
+            raise ModelError(f"This {self.side} tower names neither its pixels (stem_input) nor its lookup: name one.")
+        with self._undisturbed(), torch.no_grad(), recorded(self, 0) as seen:
+            embedding = self._finite(self.run(inputs))
+        values = inputs[self.stem_input] if self.lookup is None else seen.vectors
+        if values is None or seen.hidden is None:
+            raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
+        return Entrance(self, inputs, 0, values, embedding, None, False, seen.hidden.shape[1:])
+
+    def mean_state(self, layer: int | None) -> Tensor:
+        """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""
+        version = version_of(self.model)
+        kept = self._means.get(layer)
+        if kept is None or kept[0] != version:
+            kept = self._means[layer] = version, self.reference_states(layer).mean(0)
+        return kept[1]
+
+    def reference_states(self, layer: int | None) -> Tensor:
+        """Hidden states `(N, d)` of all patches or words of the reference set, in float32 or better.
+
+        Args:
+            layer: the cut; None for the vectors of tokens before positions are added.
 
         Raises:
             OptionError: the tower has no reference set.
         """
         if self.reference is None:
             raise OptionError(
-                'closed="mean" needs a reference set, which this model has not: give a tensor, or "floor".'
+                'closed="mean" and its like need a reference set, which this model has not: give a tensor, or "floor".'
             )
-        version = version_of(self.model)
-        kept = self._means.get(layer)
-        if kept is None or kept[0] != version:
-            total, count = torch.zeros(1), 0
+        found = []
+        with uncounted():
             for inputs, mask in self.reference():
-                hidden = self.split(inputs, layer).hidden
-                states = hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype))
-                total, count = total.to(states) + states.sum(0), count + len(states)
-            kept = self._means[layer] = version, total / count
-        return kept[1]
+                hidden = (self.enter(inputs) if layer is None else self.split(inputs, layer)).hidden
+                found.append(hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype)))
+        return torch.cat(found)
+
+    def reference_embeddings(self) -> Tensor:
+        """Unit embeddings `(N, D)` of the reference set. Raises OptionError where the tower has none."""
+        if self.reference is None:
+            raise OptionError(f"This needs a bank, and the {self.side} side of this model has none: give one.")
+        with uncounted():
+            return torch.cat([unit(self.embed(inputs)) for inputs, _ in self.reference()])
 
     def _prove(self, split: Split) -> None:
         """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
         key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], version_of(self.model))
         if key in self._proved:
             return
-        with torch.no_grad():
+        with torch.no_grad(), uncounted():
             again = split.resume(split.hidden[:1])[0].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
         if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
@@ -209,7 +251,12 @@ class Split:
         if rows is None:
             rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
         with self.tower._undisturbed(), resumed(self, hidden, rows):
-            return self.tower.encode(self._expanded(rows))
+            return self.tower.run(self._expanded(rows))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input's state inside the tower: `(T, d)`, or `(C, H, W)` in a convolutional tower."""
+        return tuple(self.hidden.shape[1:])
 
     def _expanded(self, rows: Tensor) -> dict[str, Any]:
         def expand(name: str, value: Any) -> Any:
@@ -220,6 +267,42 @@ class Split:
             return value[rows]
 
         return {name: expand(name, value) for name, value in self.inputs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Entrance(Split):
+    """A tower uncut, ready to run on replacements of what enters it.
+
+    Attributes:
+        hidden: `(B, 3, H, W)` pixels as the model takes them, or `(B, T, d)` vectors of the tokens.
+        inside: shape of one input's state at layer 0.
+    """
+
+    inside: torch.Size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input's state inside the tower."""
+        return tuple(self.inside)
+
+    def resume(self, hidden: Tensor, rows: Tensor | None = None, *, attended: Tensor | None = None) -> Tensor:
+        """Run the whole tower on replacements `(N, ...)` of `hidden`; see `Split.resume`.
+
+        Args:
+            hidden, rows: as in `Split.resume`.
+            attended: `(N, T)` bool: False takes a position out of the attention mask.
+        """
+        if rows is None:
+            rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
+        inputs = self._expanded(rows)
+        if attended is not None:
+            if not isinstance(inputs.get("attention_mask"), Tensor):
+                raise OptionError(f"The {self.tower.side} tower takes no attention mask: choose another replacement.")
+            inputs["attention_mask"] = inputs["attention_mask"] * attended.to(inputs["attention_mask"])
+        if self.tower.lookup is None:
+            inputs[self.tower.stem_input] = hidden
+        with self.tower._undisturbed(), entered(self.tower, hidden):
+            return self.tower.run(inputs)
 
 
 def _ordinary(inputs: Inputs) -> dict[str, Any]:

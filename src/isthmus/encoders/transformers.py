@@ -179,6 +179,7 @@ def _dual_encoder(
         stack="layers",
         stem=(model.vision_model, "embeddings"),
         stem_input="pixel_values",
+        limits=processing.limits,
         reference=lambda: reference_inputs(processing, "image"),
     )
     text_tower = Tower(
@@ -187,6 +188,7 @@ def _dual_encoder(
         encode=lambda inputs: _pooled(model.get_text_features(**inputs)),
         owner=model.text_model.encoder,
         stack="layers",
+        lookup=(model.text_model.embeddings, "token_embedding"),
         reference=lambda: reference_inputs(processing, "text"),
     )
     loaded = revision, version_of(model)

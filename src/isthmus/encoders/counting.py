@@ -1,0 +1,46 @@
+"""Counts passes: runs of an encoder, or of what is left of it behind a cut, on one input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from torch import Tensor
+
+_RUNNING: ContextVar[dict[str, int] | None] = ContextVar("passes", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[dict[str, int]]:
+    """Within it, every run of a tower is counted for "forward", and every run back through it for "backward"."""
+    passes = {"forward": 0, "backward": 0}
+    token = _RUNNING.set(passes)
+    try:
+        yield passes
+    finally:
+        _RUNNING.reset(token)
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Within it nothing is counted: what is done once for a model is no cost of a pair."""
+    token = _RUNNING.set(None)
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)
+
+
+def count(embedding: Tensor) -> None:
+    """Count a run that gave `embedding` `(N, D)`, and later the runs back through it."""
+    passes = _RUNNING.get()
+    if passes is None:
+        return
+    passes["forward"] += len(embedding)
+    if embedding.requires_grad:
+
+        def back(gradient: Tensor) -> None:
+            passes["backward"] += len(gradient)
+
+        embedding.register_hook(back)  # type: ignore[no-untyped-call]
