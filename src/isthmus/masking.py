@@ -1,0 +1,141 @@
+"""Scores of many masked copies of a pair: one engine for the methods that take parts away, and for metrics.
+
+A mask keeps or takes away positions: 1 keeps what is there, 0 puts the replacement, values between mix the two.
+Special positions (CLS, BOS, EOS, registers, padding) always stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.encoders.layout import TokenLayout, content_of
+from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.tower import Entrance, Inputs, Tower, accumulator, unit
+from isthmus.entering import replaced
+
+_FORWARD_ALONE = 8  # without gradients the activations of one block are held at a time, not those of all
+
+
+@dataclass(frozen=True, eq=False)
+class Masking:
+    """One side of a batch of B inputs, ready to be masked.
+
+    Attributes:
+        entrance: what enters the tower; `entrance.embedding` is that of the unmasked inputs.
+        layouts: what each position of each input is.
+        replacement: what stands where something was taken away, of the entrance's shape; None takes positions out of
+            the attention mask.
+        memory: budget in bytes.
+    """
+
+    entrance: Entrance
+    layouts: Sequence[TokenLayout]
+    replacement: Tensor | None
+    memory: int | None = None
+
+    @property
+    def content(self) -> Tensor:
+        """`(B, T)` bool: the positions that a mask can take away."""
+        return content_of(self.layouts)
+
+    @property
+    def positions(self) -> int:
+        """T, the number of positions that a mask has."""
+        return self.content.shape[1]
+
+    def embeddings(self, keep: Tensor, rows: Tensor) -> Tensor:
+        """Unit embeddings `(N, D)` of masked copies, without gradient, in float32 or better.
+
+        Args:
+            keep: `(N, T)` in [0, 1], what is kept of each position; or `(N, H, W)` of each pixel.
+            rows: `(N,)` the input that each copy is made of.
+        """
+        device = self.entrance.hidden.device
+        keep, rows = keep.to(device), rows.to(device)
+        width = self.entrance.embedding.shape[1]
+        found = torch.empty(len(rows), width, device=device, dtype=accumulator(self.entrance.embedding.dtype))
+
+        def run(part: slice) -> None:
+            found[part] = unit(self._run(keep[part], rows[part]))
+
+        with torch.no_grad():
+            in_chunks(run, len(rows), _FORWARD_ALONE * rows_at_once(self.entrance, self.memory))
+        return found
+
+    def scores(self, keep: Tensor, rows: Tensor, target: Tensor) -> Tensor:
+        """`(N,)` scores of masked copies, see `embeddings`, with targets `(B, D)` of the unmasked inputs."""
+        found = self.embeddings(keep, rows)
+        return (found * target.to(found)[rows.to(found.device)]).sum(-1)
+
+    def open(self, target: Tensor) -> Tensor:
+        """`(B,)` scores of the unmasked inputs."""
+        found = unit(self.entrance.embedding)
+        return (found * target.to(found)).sum(-1)
+
+    def _run(self, keep: Tensor, rows: Tensor) -> Tensor:
+        values = self.entrance.hidden[rows]
+        if self.replacement is None:
+            content = self.content.to(rows.device)[rows]
+            return self.entrance.resume(values, rows, attended=(keep > 0.5) | ~content)
+        share = self._share(keep).to(values.dtype)
+        return self.entrance.resume(torch.lerp(self.replacement[rows].to(values.dtype), values, share), rows)
+
+    def _share(self, keep: Tensor) -> Tensor:
+        """What is kept, spread over pixels `(N, 1, H, W)`, or over channels of tokens `(N, T, 1)`."""
+        if self.entrance.tower.lookup is not None:
+            return keep[..., None]
+        if keep.ndim == 3:
+            return keep[:, None]
+        layout = self.layouts[0]
+        assert layout.grid is not None, "a picture has a grid"
+        assert layout.patch is not None, "of patches of a known size"
+        patches = keep[:, list(layout.patches)].view(len(keep), 1, *layout.grid)
+        large = nn.functional.interpolate(patches.float(), scale_factor=layout.patch, mode="nearest")
+        height, width = self.entrance.hidden.shape[-2:]
+        return nn.functional.pad(large, (0, width - large.shape[-1], 0, height - large.shape[-2]), value=1.0)
+
+
+def masking(
+    tower: Tower,
+    inputs: Inputs,
+    layouts: Sequence[TokenLayout],
+    *,
+    replacement: str | Tensor = "mean",
+    memory: int | None = None,
+) -> Masking:
+    """Make one side ready to be masked.
+
+    Args:
+        tower, inputs: the side, B inputs.
+        layouts: what each position of each input is.
+        replacement: see `isthmus.entering.replaced`; for a text also "remove", which takes tokens out of the
+            attention mask.
+        memory: budget in bytes.
+
+    Raises:
+        OptionError: no such replacement.
+    """
+    entrance = tower.enter(inputs)
+    removed = isinstance(replacement, str) and replacement == "remove" and tower.lookup is not None
+    return Masking(entrance, layouts, None if removed else replaced(entrance, layouts, replacement), memory)
+
+
+def masked_scores(image: Masking, text: Masking, image_masks: Tensor, text_masks: Tensor) -> Tensor:
+    """Cosines `(B, K, L)` of B pairs, each masked in all ways, with K + L passes a pair.
+
+    Args:
+        image, text: the two sides of the pairs.
+        image_masks: `(B, K, T)`, or `(B, K, H, W)`.
+        text_masks: `(B, L, T)`.
+    """
+    return torch.einsum("bkd,bld->bkl", _all_copies(image, image_masks), _all_copies(text, text_masks))
+
+
+def _all_copies(side: Masking, masks: Tensor) -> Tensor:
+    batch, count = masks.shape[:2]
+    rows = torch.arange(batch).repeat_interleave(count)
+    return side.embeddings(masks.flatten(0, 1), rows).view(batch, count, -1)
