@@ -15,6 +15,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 import isthmus
 from conftest import picture
+from isthmus.encoders.layout import Piece, TokenLayout, content_of
 from isthmus.errors import OptionError
 from isthmus.methods import METHODS
 from test_tower import inputs_of
@@ -99,15 +100,16 @@ def test_activation_maps_equal_a_loop_over_channels(tiny64: Any, side: str, relu
             handle.remove()
             tiny64.model.zero_grad()
     features, gradient = kept[0].detach().numpy(), kept[0].grad.numpy()
-    content = torch.zeros(features.shape[:2], dtype=torch.bool)
-    content[:, 1:5] = True
+    layout = TokenLayout(
+        5, pieces=tuple(Piece(i, i, i + 1) for i in range(1, 5)), special=(("EOS", len(features[0]) - 1),)
+    )
     pooled = [np.mean(gradient[row][1:5], axis=0) for row in range(3)]
     cam = [
         [sum(f * a for f, a in zip(position, pooled[row], strict=True)) for position in features[row]]
         for row in range(3)
     ]
     cut = (lambda x: np.maximum(x, 0)) if relu else np.asarray
-    found = METHODS["gradcam"].function(tower, inputs, target_of(), content=content, layer=1, relu=relu)
+    found = METHODS["gradcam"].function(tower, inputs, target_of(), layouts=[layout] * 3, layer=1, relu=relu)
     np.testing.assert_allclose(found.scores, cut(cam), rtol=1e-8, atol=1e-12)
     found = METHODS["hirescam"].function(tower, inputs, target_of(), layer=1, relu=relu)
     np.testing.assert_allclose(found.scores, cut((features * gradient).sum(-1)), rtol=1e-8, atol=1e-12)
@@ -140,9 +142,9 @@ def test_gradients_are_pooled_over_patches_and_words_alone(mini: Any, monkeypatc
     seen: dict[str, torch.Tensor] = {}
     original = METHODS["gradcam"].function
 
-    def watched(tower: Any, *arguments: Any, content: torch.Tensor, **options: Any) -> Any:
-        seen[tower.side] = content
-        return original(tower, *arguments, content=content, **options)
+    def watched(tower: Any, *arguments: Any, layouts: Any, **options: Any) -> Any:
+        seen[tower.side] = content_of(layouts)
+        return original(tower, *arguments, layouts=layouts, **options)
 
     monkeypatch.setattr("isthmus.methods.registry.METHODS", {"gradcam": _with(METHODS["gradcam"], watched)})
     isthmus.explain(mini, [picture(0), picture(1)], ["a dog", "a very small dog"], method="gradcam")

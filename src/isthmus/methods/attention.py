@@ -142,8 +142,7 @@ def _attention(
 
         scores, opened = in_one_pass(split, target, mapped, memory=memory, wanted=kept)
     options = tuple({shown: first} for _ in range(len(scores)))
-    passes = {"forward": 2 * len(scores), "backward": len(scores)}
-    return Attribution(scores, opened, None, options, passes, published=preset == "paper")
+    return Attribution(scores, opened, None, options, published=preset == "paper")
 
 
 _OPTIONS: dict[str, Any] = {"memory": "memory budget in bytes"}
@@ -157,6 +156,9 @@ register(
         function=chefer,
         options={"start_layer": "first block that counts: 0 for all, -2 for the last alone", **_OPTIONS},
         presets={"paper": f"{_PRESET}: the last block alone"},
+        units="",
+        signed=False,
+        needs_attention=True,
     )
 )
 register(
@@ -167,6 +169,8 @@ register(
         function=attention_gradient,
         options={"layer": "the block, by default the last (-2)", **_OPTIONS},
         presets={"paper": _PRESET},
+        signed=False,
+        needs_attention=True,
     )
 )
 register(
@@ -177,5 +181,6 @@ register(
         function=attention_x_gradient,
         options={"layer": "the block, by default the last (-2)", **_OPTIONS},
         presets={"paper": _PRESET},
+        needs_attention=True,
     )
 )

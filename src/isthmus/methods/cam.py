@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.tower import Inputs, Tower
 from isthmus.methods.registry import Attribution, Method, register
 from isthmus.methods.slope import in_one_pass
@@ -16,7 +17,7 @@ def gradcam(
     inputs: Inputs,
     target: Tensor,
     *,
-    content: Tensor,
+    layouts: Sequence[TokenLayout],
     layer: float | None = None,
     relu: bool = True,
     memory: int | None = None,
@@ -28,15 +29,16 @@ def gradcam(
 
     Args:
         tower, inputs, target: see `isthmus.methods.nib.nib`.
-        content: `(B, T)` the positions over which gradients are pooled.
+        layouts: what the positions are: gradients are pooled over patches, or words.
         layer: the cut, by default the input of the last block but one; at the depth itself only the pooled
             position has a gradient.
         relu: False keeps the sign, which the published method cuts off.
         memory: budget in bytes.
     """
+    content = content_of(layouts)
 
     def weighted(features: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
-        inside = content.to(features.device)[rows, :, None].to(features.dtype)
+        inside = content[rows.to(content.device)].to(features)[..., None]
         pooled = (gradient * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True)
         return (features * pooled).sum(-1)
 
@@ -89,9 +91,8 @@ def _activation(
 
     scores, opened = in_one_pass(split, target, mapped, memory=memory)
     options = tuple({"layer": split.layer, "relu": relu} for _ in range(len(scores)))
-    passes = {"forward": 2 * len(scores), "backward": len(scores)}
     scores = scores.relu() if relu else scores
-    return Attribution(scores, opened, None, options, passes, published=published, flat=0.0)
+    return Attribution(scores, opened, None, options, published=published, flat=0.0)
 
 
 _OPTIONS = {
@@ -107,7 +108,8 @@ register(
         paper="Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv:1610.02391)",
         function=gradcam,
         options=_OPTIONS,
-        needs_content=True,
+        signed=False,
+        needs_layouts=True,
     )
 )
 register(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,17 @@ from isthmus.encoders.tower import Split, accumulator
 from isthmus.errors import OptionError
 
 
-def closed_state(split: Split, closed: str | Tensor, floor: float) -> tuple[Tensor, str]:
-    """The state c, `(B, T, d)` in float32 or better, and its name."""
+def closed_state(split: Split, closed: str | Tensor, floor: float | None) -> tuple[Tensor, dict[str, Any]]:
+    """The state c, `(B, T, d)` in float32 or better, and what a result says of it.
+
+    Args:
+        split: the cut.
+        closed: "zero", "floor", "mean", or a tensor that broadcasts to the features.
+        floor: what "floor" leaves of the features, by default 0.1.
+    """
+    if floor is not None and not (isinstance(closed, str) and closed == "floor"):
+        raise OptionError('floor applies to closed="floor" alone.')
+    floor = 0.1 if floor is None else floor
     hidden = split.hidden.to(accumulator(split.hidden.dtype))
     if isinstance(closed, np.ndarray):
         closed = torch.from_numpy(closed)
@@ -22,7 +32,7 @@ def closed_state(split: Split, closed: str | Tensor, floor: float) -> tuple[Tens
         if not bool(torch.isfinite(closed).all()):
             raise OptionError("The closed state holds values that are NaN or infinite.")
         try:
-            return closed.to(hidden).expand_as(hidden), "tensor"
+            return closed.to(hidden).expand_as(hidden), {"closed": "tensor"}
         except RuntimeError as error:
             raise OptionError(
                 f"The closed state has shape {tuple(closed.shape)}, which does not fit the features' "
@@ -37,4 +47,4 @@ def closed_state(split: Split, closed: str | Tensor, floor: float) -> tuple[Tens
     }
     if not isinstance(closed, str) or closed not in states:
         raise OptionError(f"There is no closed state {closed!r}: choose zero, floor, mean, or give a tensor.")
-    return states[closed](), closed
+    return states[closed](), {"closed": closed} | ({"floor": floor} if closed == "floor" else {})

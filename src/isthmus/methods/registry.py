@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -22,7 +22,6 @@ class Attribution:
         open: `(B,)` score of the unchanged inputs.
         closed: `(B,)` score with every feature closed; None where the method has no such state.
         options: options as resolved, for each input.
-        passes: runs of the encoder or its suffix on one input, counted for "forward" and "backward".
         notes: for each input, what its reader should know.
         published: whether the paper's min-max map belongs to the result (`preset="paper"`).
         flat: what the published min-max makes of a map that is the same everywhere.
@@ -32,7 +31,6 @@ class Attribution:
     open: Tensor
     closed: Tensor | None
     options: tuple[Mapping[str, Any], ...]
-    passes: Mapping[str, int]
     notes: tuple[tuple[str, ...], ...] = ()
     published: bool = False
     flat: float = math.nan
@@ -40,7 +38,7 @@ class Attribution:
 
 @dataclass(frozen=True, eq=False)
 class Method:
-    """A published attribution method.
+    """A published attribution method, with what is known of it; tests derive every property from behaviour.
 
     Attributes:
         name: as users type it.
@@ -49,9 +47,22 @@ class Method:
         sides: the sides that it is defined for.
         options: one line of meaning for each option.
         presets: names of presets, each with one line of meaning.
-        deterministic: the same call gives the same bits.
-        needs_gradients: needs a differentiable model.
-        needs_content: also takes `content`, `(B, T)` bool: the positions that are patches or pieces of the text.
+        units: what a score is measured in: "score" where scores grow in proportion to the target, "bits", or ""
+            where they have no unit.
+        signed: whether scores may speak against the match.
+        complete: whether the scores of all positions sum to `open - closed`, up to the delta that is reported.
+        needs_gradients: differentiates the model.
+        needs_attention: reads attention weights, or the queries, keys and values of attention modules.
+        needs_fit: is fitted to the model's reference set first.
+        needs_bank: compares with other texts (for a picture; pictures for a text): its function takes `bank`,
+            `(M, D)` unit embeddings, of the reference set where the user gives none.
+        needs_layouts: its function takes `layouts`, what each position of each input is.
+        passes: runs of a side's encoder, or of what is left of it behind the cut, forward and backward, for one
+            input by the default options; in terms of n (steps or samples), P (patches, or pieces of the text),
+            T (all positions), L (blocks) and M (the bank).
+        joint: gives the joint map of words and regions, where the method has one: takes the two sides as
+            `isthmus.methods.joint.Half` and options by keyword, gives an Interaction.
+        joint_options: the method's options that the joint map takes too.
     """
 
     name: str
@@ -61,9 +72,22 @@ class Method:
     sides: tuple[Side, ...] = ("image", "text")
     options: Mapping[str, str] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
-    deterministic: bool = True
+    units: Literal["score", "bits", ""] = "score"
+    signed: bool = True
+    complete: bool = False
     needs_gradients: bool = True
-    needs_content: bool = False
+    needs_attention: bool = False
+    needs_fit: bool = False
+    needs_bank: bool = False
+    needs_layouts: bool = False
+    passes: tuple[str, str] = ("2", "1")
+    joint: Callable[..., Any] | None = None
+    joint_options: tuple[str, ...] = ()
+
+    @property
+    def random(self) -> bool:
+        """Whether it draws numbers, from a generator of its own with the option `seed`."""
+        return "seed" in self.options
 
 
 METHODS: dict[str, Method] = {}

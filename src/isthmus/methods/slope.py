@@ -16,7 +16,7 @@ _HALF_SCALE = 1024.0
 
 def score_of(split: Split, state: Tensor, rows: Tensor, target: Tensor) -> Tensor:
     """`(N,)` scores `<unit(g(z)), t>` of hidden states `(N, T, d)` of inputs `rows`, with target `(B, D)`."""
-    dtype = accumulator(split.hidden.dtype)
+    dtype = accumulator(split.embedding.dtype)
     return (unit(split.resume(state, rows)) * target[rows].to(dtype)).sum(-1)
 
 
@@ -36,7 +36,7 @@ def slope(
     Returns:
         The gradients by each; rows that overflow in half precision are taken again, unscaled.
     """
-    half = split.hidden.dtype == torch.float16
+    half = split.embedding.dtype == torch.float16
     gradients: list[Tensor] = []
     for scale in (_HALF_SCALE, 1.0) if half else (1.0,):
         state = state.detach().requires_grad_(True)
@@ -67,7 +67,7 @@ def in_one_pass(
     """
     device = split.hidden.device
     target = target.to(device)
-    scores = torch.empty(split.hidden.shape[:2], device=device, dtype=target.dtype)
+    scores = torch.empty(len(target), positions_of(split), device=device, dtype=target.dtype)
     opened = torch.empty(len(scores), device=device, dtype=target.dtype)
 
     def run(part: slice) -> None:
@@ -77,6 +77,11 @@ def in_one_pass(
 
     in_chunks(run, len(scores), rows_at_once(split, memory))
     return scores, opened
+
+
+def positions_of(split: Split) -> int:
+    """T, the number of positions of the tower's states; every place of the grid in a convolutional tower."""
+    return split.shape[1] * split.shape[2] if len(split.shape) == 3 else split.shape[0]
 
 
 def _mended(old: Tensor, new: Tensor) -> Tensor:
