@@ -1,0 +1,161 @@
+"""Attention-aware layer-wise relevance propagation: AttnLRP.
+
+Relevance is handed back from the score to the inputs, layer by layer, each by a rule of its own. With the epsilon rule
+at epsilon -> 0, a linear map hands relevance R_o of its outputs to its inputs x as `x * W'(R_o / o)`. Kept as the
+ratio `g = R / x`, relevance is then a gradient, and the rules are changes to the backward pass:
+
+    linear maps, residual sums     the gradient itself
+    activation f                   g_x = g f(x) / x: what comes out goes in (identity rule)
+    LayerNorm                      the standard deviation is a constant (identity rule); the mean is not
+    product of weights and values  half to each: g / 2 at the values
+    softmax                        the gradient itself (its first-order expansion)
+    product of queries and keys    half to each: with the half above g / 4 at the queries and at the keys
+    the cosine                     the embedding's length is a constant
+
+The model's forward pass is untouched: hooks give the same values with another gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.encoders.anatomy import attention_of
+from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.weights import lock_of
+from isthmus.errors import ModelError
+from isthmus.methods.registry import Attribution, Method, register
+
+_SHARES = {"q_proj": 0.25, "k_proj": 0.25, "v_proj": 0.5}
+_HALF_SCALES = (1024.0, 1.0)  # in half precision small gradients would be rounded off, and large ones overflow
+
+
+def attnlrp(
+    tower: Tower,
+    inputs: Inputs,
+    target: Tensor,
+    *,
+    layer: float = 0,
+    memory: int | None = None,
+) -> Attribution:
+    """AttnLRP (Achtibat et al., ICML 2024, section 3), with the epsilon rule on linear maps, at epsilon -> 0.
+
+    The score of a position is the sum over channels of `h * g`, with h the hidden state at a layer and g the gradient
+    under the rules that head this module. Scores are signed, and in units of the score.
+
+    They do not sum to the score. Each bias (of linear maps and LayerNorms) keeps its share of the relevance, and so
+    does softmax, whose expansion has a constant term. Without biases and without attention the sum is exact.
+
+    Args:
+        tower, inputs, target: see `isthmus.methods.nib.nib`.
+        layer: the state that relevance is handed to, by default 0, where words and patches have not mixed yet.
+        memory: budget in bytes.
+
+    Raises:
+        OptionError: there is no such layer.
+        ModelError: a block lacks a projection, or its MLP an activation module.
+    """
+    split = tower.split(inputs, layer)
+    device, dtype = split.hidden.device, accumulator(split.hidden.dtype)
+    scores, opened = torch.empty(split.hidden.shape[:2], device=device, dtype=dtype), unit(split.embedding)
+    target = target.to(opened)
+    with _rules(tower, range(split.layer, tower.depth)):
+
+        def run(part: slice) -> None:
+            gradient = _gradient(split, torch.arange(part.start, part.stop, device=device), target)
+            scores[part] = (split.hidden[part].to(dtype) * gradient).sum(-1)
+
+        in_chunks(run, len(scores), rows_at_once(split, memory))
+    return Attribution(scores, (opened * target).sum(-1), None, tuple({"layer": split.layer} for _ in scores))
+
+
+def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
+    """`(N, T, d)` gradient of the score by the hidden state, the embedding's length held; float32 or better."""
+    kept: Tensor | None = None
+    for scale in _HALF_SCALES if split.embedding.dtype == torch.float16 else (1.0,):
+        state = split.hidden[rows].detach().requires_grad_(True)
+        with torch.enable_grad():
+            embedding = split.resume(state, rows).to(target.dtype)
+            length = embedding.norm(dim=-1, keepdim=True).detach()
+            (found,) = torch.autograd.grad((embedding / length * target[rows]).sum() * scale, state)
+        found = found.to(target.dtype) / scale
+        fine = None if kept is None else torch.isfinite(kept).flatten(1).all(1)[:, None, None]
+        kept = found if kept is None or fine is None else torch.where(fine, kept, found)
+        if bool(torch.isfinite(kept).all()):
+            break
+    assert kept is not None
+    return kept
+
+
+@contextmanager
+def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
+    """Within it, the tower gives its own values with the gradients of the rules."""
+    with lock_of(tower.model), ExitStack() as stack:
+        for module in tower.model.modules():
+            if isinstance(module, nn.LayerNorm):
+                stack.callback(module.register_forward_hook(_normalised).remove)
+        for layer in layers:
+            for module in _activations(tower, layer):
+                stack.callback(module.register_forward_hook(_activated).remove)
+            attention = attention_of(tower, layer)
+            for name, share in _SHARES.items():
+                stack.callback(getattr(attention, name).register_forward_hook(_shared(share)).remove)
+        yield
+
+
+def _activations(tower: Tower, layer: int) -> list[nn.Module]:
+    """The modules of a block's MLP that hold nothing: its activation, and such as change nothing."""
+    mlp = getattr(tower.blocks[layer], "mlp", nn.Module())
+    found = [m for m in mlp.modules() if not list(m.children()) and not list(m.parameters()) and m is not mlp]
+    if not found:
+        raise ModelError(
+            f"Block {layer} of the {tower.side} tower has no activation module in an mlp, which AttnLRP needs: choose "
+            "another method."
+        )
+    return found
+
+
+def _as(output: Tensor, proxy: Tensor) -> Tensor:
+    """The value of the output, to the last bit, with the gradient of the proxy."""
+    return output.detach() + (proxy - proxy.detach()).to(output.dtype)
+
+
+def _normalised(module: nn.LayerNorm, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    state = args[0].to(accumulator(args[0].dtype))
+    axes = tuple(range(-len(module.normalized_shape), 0))
+    centred = state - state.mean(axes, keepdim=True)
+    scale = (centred.square().mean(axes, keepdim=True) + module.eps).rsqrt().detach()
+    return _as(output, centred * scale if module.weight is None else centred * scale * module.weight)
+
+
+def _activated(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    state, given = (one.to(accumulator(one.dtype)) for one in (args[0], output))
+    ratio = torch.where(state == 0, 0.0, given / state).detach()
+    return _as(output, state * ratio)
+
+
+def _shared(share: float) -> Any:
+    def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        return _as(output, share * output)
+
+    return hook
+
+
+register(
+    Method(
+        name="attnlrp",
+        title="AttnLRP",
+        paper="Achtibat et al., AttnLRP, ICML 2024 (arXiv:2402.05602)",
+        function=attnlrp,
+        options={
+            "layer": "the state that relevance is handed to: 0..depth, by default 0",
+            "memory": "memory budget in bytes",
+        },
+        needs_attention=True,
+    )
+)
