@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from isthmus.encoders.dual import DualEncoder, PreparedImage
-from isthmus.encoders.pictures import Picture, open_picture
+from isthmus.encoders.pictures import PICTURE_SUFFIXES, Picture, open_picture
 from isthmus.encoders.tower import Side, accumulator, unit
-from isthmus.errors import OptionError
+from isthmus.errors import InputError, OptionError
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Pair:
 class Contrast:
     """Why this rather than that: `t = mean(for_) - mean(against)` of unit embeddings, not renormalised.
 
-    Items are texts (strings), which explain a picture, or pictures (`pathlib.Path`, PIL images, arrays,
-    `PreparedImage`), which explain a text. A string is always a text. Either list may be empty, not both.
+    Items are texts (strings), which explain a picture, or pictures (`pathlib.Path` of one or of a whole folder, PIL
+    images, arrays, `PreparedImage`), which explain a text. A string is always a text. Either list may be empty, not
+    both.
     Linear in the explained embedding, so swapping the lists negates every map (Lin et al., COCOA, ICLR 2023).
     """
 
@@ -44,13 +45,13 @@ class Contrast:
             raise OptionError("Contrast takes lists: Contrast(for_=['a dog'], against=['a cat']).")
         if not self.for_ and not self.against:
             raise OptionError("Contrast needs at least one text or picture in for_ or against.")
-        if len({_modality(item) for item in (*self.for_, *self.against)}) > 1:
+        if len({modality(item) for item in (*self.for_, *self.against)}) > 1:
             raise OptionError("Contrast takes texts or pictures, not both: a path to a picture is a pathlib.Path.")
 
     @property
     def explains(self) -> Side:
         """The side that it explains: texts explain a picture, pictures a text."""
-        return "image" if _modality((*self.for_, *self.against)[0]) == "text" else "text"
+        return "image" if modality((*self.for_, *self.against)[0]) == "text" else "text"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,8 @@ class FixedTarget:
     notes: tuple[str, ...] = ()
 
 
-def _modality(item: Any) -> Side:
+def modality(item: Any) -> Side:
+    """What an item of a list is: a string is a text, all else a picture, or a folder of them."""
     if isinstance(item, str):
         return "text"
     if isinstance(item, (Path, Image.Image, np.ndarray, Tensor, Picture, PreparedImage)):
@@ -105,13 +107,59 @@ def mean_embedding(model: DualEncoder, items: Sequence[Any], *, truncate: bool =
     """Mean of the unit embeddings of texts or pictures; None of none."""
     if not items:
         return None
-    if _modality(items[0]) == "text":
-        inputs, _, notes = model.processing.texts(list(items), truncate=truncate)
-        named = tuple(f"{text!r}: {note}" for text, note in zip(items, notes, strict=True) if note)
-        return FixedTarget(unit(model.text.embed(inputs)).mean(0), named)
-    pictures = [item if isinstance(item, PreparedImage) else open_picture(item) for item in items]
-    inputs, _, _ = model.processing.pictures(pictures)
-    return FixedTarget(unit(model.image.embed(inputs)).mean(0))
+    found, notes = embeddings_of(model, items, truncate=truncate)
+    return FixedTarget(found.mean(0), notes)
+
+
+def embeddings_of(
+    model: DualEncoder, items: Sequence[Any], *, truncate: bool = False, batch_size: int = 64
+) -> tuple[Tensor, tuple[str, ...]]:
+    """Unit embeddings `(N, D)` of texts, or of pictures and whole folders of them, and notes on the texts.
+
+    Raises:
+        InputError: an item that cannot be used; a folder without a picture.
+    """
+    items = expanded(items)
+    if modality(items[0]) == "image":
+        return torch.cat([_pictures(model, items[i : i + batch_size]) for i in range(0, len(items), batch_size)]), ()
+    order = sorted(range(len(items)), key=lambda i: len(items[i]))  # texts of like length need little padding
+    found, notes = [], []
+    for start in range(0, len(items), batch_size):
+        part = [items[i] for i in order[start : start + batch_size]]
+        inputs, _, said = model.processing.texts(part, truncate=truncate)
+        found.append(unit(model.text.embed(inputs)))
+        notes += [f"{text!r}: {note}" for text, note in zip(part, said, strict=True) if note]
+    back = torch.tensor(order, device=found[0].device).argsort()
+    return torch.cat(found)[back], tuple(notes)
+
+
+def _pictures(model: DualEncoder, items: Sequence[Any]) -> Tensor:
+    """Unit embeddings `(N, D)`; pictures that the processor leaves at sizes of their own run apart."""
+    by_size: dict[tuple[int, ...], list[int]] = {}
+    inputs = []
+    for i, item in enumerate(items):
+        picture = item if isinstance(item, PreparedImage) else open_picture(item)
+        inputs.append(model.processing.pictures([picture])[0])
+        by_size.setdefault(tuple(inputs[i]["pixel_values"].shape), []).append(i)
+    found: dict[int, Tensor] = {}
+    for same in by_size.values():
+        values = torch.cat([inputs[i]["pixel_values"] for i in same])
+        found |= zip(same, unit(model.image.embed({**inputs[same[0]], "pixel_values": values})), strict=True)
+    return torch.stack([found[i] for i in range(len(items))])
+
+
+def expanded(items: Sequence[Any]) -> list[Any]:
+    """Folders among the items give way to their pictures, in the order of their names."""
+    found: list[Any] = []
+    for item in items:
+        if isinstance(item, Path) and item.is_dir():
+            inside = sorted(p for p in item.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+            if not inside:
+                raise InputError(f"The folder {str(item)!r} holds no picture: give one that does.")
+            found += inside
+        else:
+            found.append(item)
+    return found
 
 
 def describe(target: Target, partner: str) -> str:

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isthmus.encoders.pictures import is_url
+from isthmus.encoders.pictures import PICTURE_SUFFIXES, is_url
 from isthmus.errors import InputError
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 TABLES = frozenset({".csv", ".tsv", ".jsonl"})
 IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "image_path", "picture")
 TEXT_COLUMNS = ("text", "caption", "captions", "sentence", "title")
@@ -92,7 +91,7 @@ def _picture_files(folder: Path) -> Iterator[Path]:
     for where, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and not _results(Path(where) / name)]
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURES:
+            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
                 yield Path(where) / name
 
 
