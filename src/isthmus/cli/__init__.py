@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from isthmus.cli.checks import doctor
+from isthmus.cli.compare import compare
 from isthmus.cli.explain import explain
 from isthmus.cli.lists import methods, models
 from isthmus.errors import IsthmusError
@@ -48,7 +49,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (explain, models, methods, doctor):
+for _command in (explain, compare, models, methods, doctor):
     app.command()(_guarded(_command))
 
 

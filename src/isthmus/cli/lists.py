@@ -57,7 +57,7 @@ def methods() -> None:
     console = output()
     for name in sorted(METHODS):
         method = METHODS[name]
-        kind = "the same result on every run" if method.deterministic else "random, seeded"
+        kind = "random, seeded" if method.random else "the same result on every run"
         console.print(Text.assemble((name, "bold"), f"  {method.title}"))
         console.print(Padding(Text(method.paper), (0, 0, 0, 2)))
         console.print(Padding(Text(f"Explains {' and '.join(method.sides)}; {kind}."), (0, 0, 0, 2)))
