@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 import isthmus
+from cheap import CHEAP
 from conftest import picture
+from isthmus.encoders.layout import Piece, TokenLayout
 from isthmus.methods import METHODS
 from state import untouched
 from test_tower import inputs_of
@@ -47,18 +50,36 @@ def pairs(count: int) -> tuple[list[Any], list[str]]:
 
 
 def run(model: Any, images: Any, texts: Any, method: str, **options: Any) -> Any:
-    return isthmus.explain(model, images, texts, method=method, truncate=True, **options)
+    return isthmus.explain(model, images, texts, method=method, truncate=True, **{**CHEAP.get(method, {}), **options})
 
 
 def close(a: isthmus.Explanation, b: isthmus.Explanation, tolerance: float = 2e-6) -> None:
-    np.testing.assert_allclose(a.image.scores, b.image.scores, atol=tolerance)
-    assert [(t.text, t.position) for t in a.text.tokens] == [(t.text, t.position) for t in b.text.tokens]
-    np.testing.assert_allclose([t.score for t in a.text.tokens], [t.score for t in b.text.tokens], atol=tolerance)
-    for side in ("image", "text"):
-        for x, y in zip(getattr(a, side).special, getattr(b, side).special, strict=True):
-            assert x.name == y.name
-            assert x.score == pytest.approx(y.score, abs=tolerance)
+    """Scores agree to a part in a million of the largest, or of 1 where all are small."""
+    for x, y in zip(sides(a), sides(b), strict=True):
+        tolerance_here = tolerance * max(1.0, np.abs(x.raw).max())
+        np.testing.assert_allclose(x.raw, y.raw, atol=tolerance_here)
+        assert x.names == y.names
     assert a.similarity == pytest.approx(b.similarity, abs=tolerance)
+
+
+@dataclass
+class Flat:
+    """All scores of one side, with what they belong to."""
+
+    raw: np.ndarray
+    names: list[Any]
+
+
+def sides(one: isthmus.Explanation) -> list[Flat]:
+    found = []
+    if one.image is not None:
+        scores = np.r_[one.image.scores.ravel(), [s.score for s in one.image.special]]
+        found.append(Flat(scores, [s.name for s in one.image.special]))
+    if one.text is not None:
+        scores = np.array([t.score for t in one.text.tokens] + [s.score for s in one.text.special])
+        names = [(t.text, t.position) for t in one.text.tokens] + [s.name for s in one.text.special]
+        found.append(Flat(scores, names))
+    return found
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -113,12 +134,13 @@ def test_nothing_is_left_behind(models: Callable[[str], Any], shape: str, method
 def test_nothing_is_left_behind_after_an_exception(
     models: Callable[[str], Any], method: str, failure: BaseException
 ) -> None:
-    """The last block fails on its third run, in the midst of the method's own passes."""
+    """The last block fails on a later run, in the midst of the method's own passes."""
     model, runs = models("grid 7x7"), []
+    at = 2 if method in ("clip-surgery", "gem", "rollout") else 3  # these run the blocks once
 
     def fail(*_: Any) -> None:
         runs.append(1)
-        if len(runs) == 3:
+        if len(runs) == at:
             raise failure
 
     handle = model.image.blocks[-1].register_forward_hook(fail)
@@ -127,7 +149,7 @@ def test_nothing_is_left_behind_after_an_exception(
             run(model, picture(), "a dog", method)
     finally:
         handle.remove()
-    assert len(runs) == 3
+    assert len(runs) == at
 
 
 @pytest.mark.parametrize("method", METHOD_NAMES)
@@ -146,8 +168,10 @@ def test_half_precision_agrees_with_float32(make_tiny: Callable[..., Any], metho
     half = run(make_tiny(dtype=dtype), images, texts, method)
     for a, b in zip(full, half, strict=True):
         assert b.provenance.dtype == str(dtype).removeprefix("torch.")
-        assert b.image.scores.dtype == np.float32
-        assert np.corrcoef(a.image.scores.ravel(), b.image.scores.ravel())[0, 1] > 0.98
+        for x, y in zip(sides(a), sides(b), strict=True):
+            assert np.isfinite(y.raw).all()
+            if len(x.raw) > 20:
+                assert np.corrcoef(x.raw, y.raw)[0, 1] > 0.98
         assert b.similarity == pytest.approx(a.similarity, abs=0.02)
 
 
@@ -180,13 +204,19 @@ def test_cuda_agrees_with_the_cpu(mini: Any, method: str, options: dict[str, Any
 @pytest.mark.parametrize("method", METHOD_NAMES)
 def test_one_token_texts_run(models: Callable[[str], Any], method: str) -> None:
     """Sequences of a single position, where a squeeze would lose the axis."""
+    if "text" not in METHODS[method].sides:
+        pytest.skip(f"{method} explains pictures alone")
     model = models("grid 7x7")
     inputs = {
         "input_ids": torch.tensor([[8191], [8191]]),
         "attention_mask": torch.ones(2, 1, dtype=torch.long),
     }
     target = torch.eye(16)[:2]
-    options = {"content": torch.ones(2, 1, dtype=torch.bool)} if METHODS[method].needs_content else {}
+    options = {}
+    if METHODS[method].needs_layouts:
+        options["layouts"] = [TokenLayout(1, pieces=(Piece(0, 0, 1),))] * 2
+    if METHODS[method].needs_bank:
+        options["bank"] = torch.eye(16)[2:5]
     found = METHODS[method].function(model.text, inputs, target, **options)
     assert found.scores.shape == (2, 1)
     assert bool(torch.isfinite(found.scores).all())

@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "explainer",
     "explain": "explainer",
+    "compare": "comparison",
+    "Comparison": "comparison",
     "Explanation": "explanation",
     "ImageAttribution": "explanation",
     "TextAttribution": "explanation",
@@ -28,32 +30,43 @@ _HOMES = {
     "Tower": "encoders.tower",
     "IsthmusError": "errors",
     "METHODS": "methods",
+    "JointAttribution": "joint",
+    "PromptFreeMaps": "prompts",
+    "prompt_free": "prompts",
 }
 
 __all__ = [
     "METHODS",
+    "Comparison",
     "Contrast",
     "Direction",
     "DualEncoder",
     "Explanation",
     "ImageAttribution",
     "IsthmusError",
+    "JointAttribution",
     "Pair",
     "PreparedImage",
+    "PromptFreeMaps",
     "TextAttribution",
     "Tower",
     "__version__",
+    "compare",
     "explain",
     "load",
+    "prompt_free",
 ]
 
 if TYPE_CHECKING:
+    from isthmus.comparison import Comparison, compare
     from isthmus.encoders.dual import DualEncoder, PreparedImage
     from isthmus.encoders.tower import Tower
     from isthmus.errors import IsthmusError
     from isthmus.explainer import explain, load
     from isthmus.explanation import Explanation, ImageAttribution, TextAttribution
+    from isthmus.joint import JointAttribution
     from isthmus.methods import METHODS
+    from isthmus.prompts import PromptFreeMaps, prompt_free
     from isthmus.targets import Contrast, Direction, Pair
 
 

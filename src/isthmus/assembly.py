@@ -22,6 +22,8 @@ from isthmus.explanation import (
     Token,
     Word,
 )
+from isthmus.joint import JointAttribution
+from isthmus.methods.joint import Interaction
 from isthmus.methods.registry import Attribution
 
 
@@ -116,6 +118,31 @@ def text_attribution(
     )
 
 
+def joint_attribution(found: Interaction, row: int, image: TokenLayout, text: TokenLayout) -> JointAttribution:
+    """The joint map of one pair of a batch.
+
+    Raises:
+        ModelError: a score is NaN or infinite.
+    """
+    if not bool(torch.isfinite(found.matrix[row]).all()):
+        raise ModelError('The joint map is not finite (NaN or infinity): choose closed="floor" or "mean".')
+    assert image.grid is not None, "the layout of a picture has a grid"
+    tokens = tuple(piece.position for piece in text.pieces)
+    index = {position: i for i, position in enumerate(tokens)}
+    return JointAttribution(
+        matrix=found.matrix[row].cpu().numpy(),
+        text_alone=found.text_alone[row].cpu().numpy(),
+        image_alone=found.image_alone[row].cpu().numpy(),
+        constant=float(found.constant[row]),
+        similarity=float(found.similarity[row]),
+        grid=image.grid,
+        patches=image.patches,
+        tokens=tokens,
+        words=tuple(tuple(index[p] for p in word.positions) for word in text.words),
+        options=jsonable(found.options[row]),
+    )
+
+
 def _special(row: Row, layout: TokenLayout) -> tuple[Special, ...]:
     return tuple(Special(name, position, float(row.scores[position])) for name, position in layout.special)
 
@@ -128,12 +155,6 @@ def _published_image(grid: Tensor, input_size: tuple[int, int], flat: float) -> 
 def _minmax(values: Tensor, flat: float) -> Tensor:
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.full_like(values, flat)
-
-
-def summed(passes: list[Mapping[str, int]], pairs: int) -> dict[str, float]:
-    """Passes of several batches, per pair."""
-    names = sorted({name for one in passes for name in one})
-    return {name: sum(one.get(name, 0) for one in passes) / pairs for name in names}
 
 
 def jsonable(value: Any) -> Any:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from isthmus import __version__
-from isthmus.assembly import Row, image_attribution, jsonable, rows_of, summed, text_attribution
+from isthmus.assembly import Row, image_attribution, joint_attribution, jsonable, rows_of, text_attribution
+from isthmus.encoders.counting import counted, uncounted
 from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
-from isthmus.encoders.layout import TokenLayout, content_of
+from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture, display_copy, open_picture
 from isthmus.encoders.tower import Inputs, Side, unit
 from isthmus.errors import OptionError
 from isthmus.explanation import Explanation, Provenance
 from isthmus.methods import registry
+from isthmus.methods.joint import Half, Interaction
 from isthmus.targets import (
     Contrast,
     Direction,
@@ -28,10 +32,15 @@ from isthmus.targets import (
     Pair,
     Target,
     describe,
+    embeddings_of,
     mean_embedding,
+    modality,
     named,
     target_vector,
 )
+
+_SIDES: tuple[Side, Side] = ("image", "text")
+_PICTURES = (Path, Image.Image, Picture, PreparedImage)  # as an option: the picture that stands in for this one
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +67,8 @@ class Call:
     truncate: bool
     batch_size: int
     options: Mapping[str, Any]
+    joint: bool = False
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def check(self) -> None:
         """Refuse what cannot be before anything is computed."""
@@ -80,6 +91,13 @@ class Call:
         for side in self.sides:
             if side not in self.method.sides:
                 raise OptionError(f"{self.method.name} is not defined for the {side} side: choose another method.")
+        if self.joint and self.method.joint is None:
+            able = ", ".join(sorted(name for name, one in registry.METHODS.items() if one.joint is not None))
+            raise OptionError(f"{self.method.name} has no joint map: choose one of {able}.")
+        if self.joint and (self.against or not isinstance(self.target, Pair)):
+            raise OptionError("A joint map explains the cosine of the pair: leave target and against out.")
+        if self.joint and self.preset is not None:
+            raise OptionError("A joint map has no preset: leave it out.")
         if self.against:
             if not isinstance(self.target, Pair):
                 raise OptionError("Give a target or against, not both: Contrast has an against of its own.")
@@ -90,29 +108,75 @@ class Call:
     def run(self, pairs: Sequence[tuple[Any, Any]]) -> list[Explanation]:
         """Explain one batch of pairs."""
         began = time.perf_counter()
-        pictures = [_opened(picture) for picture, _ in pairs] if pairs[0][0] is not None else None
-        captions = [text for _, text in pairs] if pairs[0][1] is not None else None
-        batches: dict[Side, _Batch] = {}
-        if pictures is not None:
-            batches["image"] = self._images(pictures)
-        if captions is not None:
-            batches["text"] = self._texts(captions)
-        passes: list[Mapping[str, int]] = [{"forward": len(pairs)} for _ in batches]
-        rows: dict[Side, list[Row]] = {}
-        notes: dict[Side, tuple[str, ...]] = {}
-        for side in self.sides:
-            options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in self.options.items()}
-            options = {k: v for k, v in options.items() if v is not None}
-            if self.preset is not None:
-                options["preset"] = self.preset
-            target = self._vectors(side, batches, len(pairs))
-            if self.method.needs_content:
-                options["content"] = content_of(batches[side].layouts)
-            found = self.method.function(self.model.tower(side), batches[side].inputs, target.vector, **options)
-            rows[side], notes[side] = rows_of(found), target.notes
-            passes.append(found.passes)
-        provenance = self._provenance((time.perf_counter() - began) / len(pairs), summed(passes, len(pairs)))
-        return [self._explanation(i, pictures, captions, batches, rows, notes, provenance) for i in range(len(pairs))]
+        with counted() as passes:
+            pictures = [_opened(picture) for picture, _ in pairs] if pairs[0][0] is not None else None
+            captions = [text for _, text in pairs] if pairs[0][1] is not None else None
+            batches: dict[Side, _Batch] = {}
+            if pictures is not None:
+                batches["image"] = self._images(pictures)
+            if captions is not None:
+                batches["text"] = self._texts(captions)
+            rows: dict[Side, list[Row]] = {}
+            notes: dict[Side, tuple[str, ...]] = {}
+            for side in self.sides:
+                target = self._vectors(side, batches, len(pairs))
+                options = self._arguments(side, batches[side])
+                found = self.method.function(self.model.tower(side), batches[side].inputs, target.vector, **options)
+                rows[side], notes[side] = rows_of(found), target.notes
+            joint = self._joint(batches) if self.joint else None
+        per_pair = {name: number / len(pairs) for name, number in passes.items()}
+        provenance = self._provenance((time.perf_counter() - began) / len(pairs), per_pair)
+        all_of = [self._explanation(i, pictures, captions, batches, rows, notes, provenance) for i in range(len(pairs))]
+        return all_of if joint is None else [self._with_joint(one, joint, i, batches) for i, one in enumerate(all_of)]
+
+    def _with_joint(
+        self, one: Explanation, joint: Interaction, row: int, batches: Mapping[Side, _Batch]
+    ) -> Explanation:
+        image, text = (batches[side].layouts[row] for side in _SIDES)
+        return replace(one, joint=joint_attribution(joint, row, image, text))
+
+    def _joint(self, batches: Mapping[Side, _Batch]) -> Interaction:
+        assert self.method.joint is not None, "check() refuses a method without a joint map"
+        image, text = (Half(self.model.tower(s), batches[s].inputs, batches[s].layouts) for s in _SIDES)
+        options = {name: self._as_pixels(value) for name, value in self.options.items()}
+        found: Interaction = self.method.joint(
+            image, text, **{name: value for name, value in options.items() if name in self.method.joint_options}
+        )
+        return found
+
+    def _as_pixels(self, value: Any) -> Any:
+        """A picture among the options as the image tower takes it; it says nothing of the text."""
+        if not isinstance(value, _PICTURES):
+            return value
+        return {"image": self.model.processing.pictures([_opened(value)])[0]["pixel_values"]}
+
+    def _arguments(self, side: Side, batch: _Batch) -> dict[str, Any]:
+        """What the method's function takes beside the tower, its inputs and the target."""
+        options = {name: self._as_pixels(value) for name, value in self.options.items()}
+        options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in options.items()}
+        if self.method.needs_bank:
+            options["bank"] = self._once(f"bank of the {side}", lambda: self._bank(side, options.get("bank")))
+        if self.preset is not None:
+            options["preset"] = self.preset
+        if self.method.needs_layouts:
+            options["layouts"] = batch.layouts
+        return {name: value for name, value in options.items() if value is not None}
+
+    def _bank(self, side: Side, items: Any) -> Tensor:
+        """`(M, D)` unit embeddings that the method compares with: items of the other kind, or the reference set."""
+        other: Side = "text" if side == "image" else "image"
+        if items is not None:
+            items = list(items) if isinstance(items, (list, tuple)) else [items]
+            if modality(items[0]) == other:
+                return embeddings_of(self.model, items, truncate=self.truncate)[0]
+        return self.model.tower(other).reference_embeddings()
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What all batches of a call share is made once."""
+        if name not in self._kept:
+            with uncounted():
+                self._kept[name] = make()
+        return self._kept[name]
 
     def _images(self, pictures: Sequence[Picture | PreparedImage]) -> _Batch:
         inputs, frames, layouts = self.model.processing.pictures(pictures)
@@ -125,16 +189,16 @@ class Call:
     def _vectors(self, side: Side, batches: Mapping[Side, _Batch], count: int) -> FixedTarget:
         """The target vector `(B, D)` of each pair."""
         if isinstance(self.target, Direction) or self._contrasted(side):
-            assert not isinstance(self.target, Pair)
-            fixed = target_vector(self.model, self.target, truncate=self.truncate)
+            target = self.target
+            assert not isinstance(target, Pair)
+            fixed = self._once("target", lambda: target_vector(self.model, target, truncate=self.truncate))
             width = next(iter(batches.values())).embeddings.shape[1]
             if len(fixed.vector) != width:
                 raise OptionError(f"The target has {len(fixed.vector)} dimensions, but the joint space has {width}.")
             return FixedTarget(fixed.vector.expand(count, -1), fixed.notes)
         partner = batches["text" if side == "image" else "image"].embeddings
         if self.against and Contrast(against=self.against).explains == side:
-            less = mean_embedding(self.model, self.against, truncate=self.truncate)
-            assert less is not None, "against is not empty"
+            less = self._once("against", lambda: mean_embedding(self.model, self.against, truncate=self.truncate))
             return FixedTarget(partner - less.vector, less.notes)
         return FixedTarget(partner)
 
@@ -142,7 +206,8 @@ class Call:
         return isinstance(self.target, Contrast) and self.target.explains == side
 
     def _described(self, side: Side, partner: Any, batch: int) -> str:
-        if self.preset == "paper" and side == "text" and batch > 1 and isinstance(self.target, Pair):
+        of_batch = self.method.name == "nib" and self.preset == "paper"  # the quirk of that preset alone
+        if of_batch and side == "text" and batch > 1 and isinstance(self.target, Pair):
             return f"cosine with the mean of the batch's {batch} pictures"
         if self.against and Contrast(against=self.against).explains == side:
             return describe(Contrast(for_=(partner,), against=self.against), "")
@@ -220,6 +285,7 @@ class Call:
             dtype=str(self.model.dtype).removeprefix("torch."),
             seconds=seconds,
             passes=passes,
+            seed=self.options.get("seed", 0) if self.method.random else None,
         )
 
 

@@ -95,8 +95,9 @@ def explain(
     target: Target | None = None,
     against: Any = None,
     pairing: str = "each",
-    sides: Sequence[Side] | Side = _SIDES,
+    sides: Sequence[Side] | Side | None = None,
     preset: str | None = None,
+    joint: bool = False,
     truncate: bool = False,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
@@ -116,8 +117,9 @@ def explain(
             one, or a list.
         pairing: "each" takes the n-th picture with the n-th text, and a single one with all of the other side;
             "all" takes every picture with every text.
-        sides: the sides to explain, "image", "text", or both.
+        sides: the sides to explain, "image", "text", or both; by default those that the method is defined for.
         preset: "paper" for the published code's behaviour, see the method.
+        joint: also give the joint map of words and regions (`Explanation.joint`), for methods that have one.
         truncate: cut texts that are longer than the model reads, in place of refusing them.
         batch_size: pairs at once. Results do not depend on it beyond rounding, but for `preset="paper"`.
         progress: called with the number of pairs done and their total.
@@ -133,16 +135,20 @@ def explain(
         ModelError: a model that cannot be used.
     """
     model = model if isinstance(model, DualEncoder) else load(model)
+    found_method = registry.get(method)
+    if joint and (images is None or texts is None):
+        raise InputError("There is one side only, but a joint map needs a picture and a text: give both.")
     call = Call(
         model=model,
-        method=registry.get(method),
-        sides=_chosen_sides(sides, images, texts, target),
+        method=found_method,
+        sides=_chosen_sides(found_method.sides if sides is None else sides, images, texts, target),
         target=Pair() if target is None else target,
         against=() if against is None else tuple(against) if isinstance(against, (list, tuple)) else (against,),
         preset=preset,
         truncate=truncate,
         batch_size=batch_size,
         options={name: value for name, value in options.items() if value is not None},
+        joint=joint,
     )
     call.check()
     single = not _many(images) and not _many(texts)

@@ -7,14 +7,13 @@ colouring belong to drawing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[Any]
+from isthmus.frozen import Array as Array
+from isthmus.frozen import Comparable, freeze, seal
+from isthmus.joint import JointAttribution
 
 
 @dataclass(frozen=True)
@@ -84,51 +83,8 @@ class Word:
     tokens: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Comparable:
-    """Equality that looks inside arrays, so that a saved and loaded result equals the original."""
-
-    def __eq__(self, other: object) -> bool:
-        if type(self) is not type(other):
-            return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        equal_nan = a.dtype.kind == "f"
-        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=equal_nan)
-    return not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray) and bool(a == b)
-
-
-class Frozen(dict[str, Any]):
-    """A dict that cannot be changed; unlike a mappingproxy it can be pickled and written as JSON."""
-
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise TypeError("An explanation is read-only: make a changed copy with dataclasses.replace.")
-
-    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[type[Frozen], tuple[dict[str, Any]]]:
-        """Pickle as a whole: the parts could not be set."""
-        return Frozen, (dict(self),)
-
-
-def _freeze(item: object, *names: str) -> None:
-    for name in names:
-        object.__setattr__(item, name, Frozen(getattr(item, name)))
-
-
-def _readonly(array: Array) -> Array:
-    array = np.array(array)
-    array.flags.writeable = False
-    return array
-
-
 @dataclass(frozen=True, eq=False)
-class ImageAttribution(_Comparable):
+class ImageAttribution(Comparable):
     """What each region of the picture contributes to the score.
 
     Attributes:
@@ -157,10 +113,8 @@ class ImageAttribution(_Comparable):
 
     def __post_init__(self) -> None:
         """Make the arrays and options read-only."""
-        _freeze(self, "options")
-        object.__setattr__(self, "scores", _readonly(self.scores))
-        if self.published is not None:
-            object.__setattr__(self, "published", _readonly(self.published))
+        freeze(self, "options")
+        seal(self, "scores", "published")
 
     def heatmap(self, size: tuple[int, int] | None = None) -> Array:
         """The scores resized bilinearly to the original picture, `(height, width)`, float32.
@@ -174,7 +128,7 @@ class ImageAttribution(_Comparable):
 
 
 @dataclass(frozen=True, eq=False)
-class TextAttribution(_Comparable):
+class TextAttribution(Comparable):
     """What each word of the text contributes to the score.
 
     Attributes:
@@ -198,9 +152,8 @@ class TextAttribution(_Comparable):
 
     def __post_init__(self) -> None:
         """Make the array and options read-only."""
-        _freeze(self, "options")
-        if self.published is not None:
-            object.__setattr__(self, "published", _readonly(self.published))
+        freeze(self, "options")
+        seal(self, "published")
 
     def top(self, count: int = 3) -> tuple[Word, ...]:
         """The words with the largest score by size, whatever its sign."""
@@ -231,11 +184,11 @@ class Provenance:
 
     def __post_init__(self) -> None:
         """Make the mappings read-only."""
-        _freeze(self, "options", "versions", "passes", "settings")
+        freeze(self, "options", "versions", "passes", "settings")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(_Comparable):
+class Explanation(Comparable):
     """What passes between one picture and one text, as a model sees it.
 
     Attributes:
@@ -248,6 +201,7 @@ class Explanation(_Comparable):
         probability: the model's own probability for this text, None where the model defines none: CLIP gives
             a softmax over the texts that were compared (at least two), SigLIP a sigmoid for each pair.
         provenance: model, method, options, versions, device and cost.
+        joint: what each word together with each region contributes, where it was asked for.
     """
 
     image: ImageAttribution | None
@@ -258,11 +212,11 @@ class Explanation(_Comparable):
     similarity: float | None
     probability: float | None
     provenance: Provenance
+    joint: JointAttribution | None = None
 
     def __post_init__(self) -> None:
         """Make the array read-only."""
-        if self.picture is not None:
-            object.__setattr__(self, "picture", _readonly(self.picture))
+        seal(self, "picture")
 
     def save(self, folder: str | Path, *, formats: tuple[str, ...] | None = None) -> tuple[Path, ...]:
         """Write `explanation.png`, `.svg`, `.html`, `.json` and `.npz` into `folder`; all of them, or none.

@@ -27,10 +27,12 @@ from isthmus.explanation import (
     Token,
     Word,
 )
+from isthmus.joint import JointAttribution
 
 Writer = Callable[[Path], object]
 FORMAT = 1
 STEM = "explanation"
+_JOINT = ("matrix", "text_alone", "image_alone")
 FORMATS = ("png", "svg", "html", "npz", "json")  # the JSON last, since it vouches for the NPZ
 
 
@@ -102,6 +104,8 @@ def _arrays(explanation: Explanation) -> dict[str, Any]:
         arrays["image_scores"] = explanation.image.scores
         if explanation.image.published is not None:
             arrays["image_published"] = explanation.image.published
+    if explanation.joint is not None:
+        arrays |= {f"joint_{name}": getattr(explanation.joint, name) for name in _JOINT}
     if explanation.text is not None:
         arrays["token_scores"] = np.array([token.score for token in explanation.text.tokens])
         arrays["word_scores"] = np.array([word.score for word in explanation.text.words])
@@ -123,6 +127,7 @@ def to_json(explanation: Explanation, arrays: str | None = None) -> str:
         image=None if image is None else replace(image, published=None),
         text=None if text is None else replace(text, published=None),
     )
+    # The joint map's arrays are written in full: a reader of the JSON alone gets them too.
     data = {"format": FORMAT, "arrays": arrays, **_plain(small)}
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -179,13 +184,24 @@ def _explanation(data: dict[str, Any], arrays: Mapping[str, Any]) -> Explanation
         similarity=data["similarity"],
         probability=data["probability"],
         provenance=Provenance(**_tuples(data["provenance"])),
+        joint=_joint(data.get("joint")),
     )
 
 
+def _joint(data: dict[str, Any] | None) -> JointAttribution | None:
+    if data is None:
+        return None
+    arrays = {name: _array(data[name]) for name in _JOINT}
+    return JointAttribution(**{**_tuples({k: v for k, v in data.items() if k not in _JOINT}), **arrays})
+
+
+def _array(data: dict[str, Any]) -> Any:
+    return np.array(data["values"], dtype=data["dtype"])
+
+
 def _image(data: dict[str, Any], published: Any) -> ImageAttribution:
-    scores = np.array(data["scores"]["values"], dtype=data["scores"]["dtype"])
     return ImageAttribution(
-        scores=scores,
+        scores=_array(data["scores"]),
         crop=Box(**data["crop"]),
         size=tuple(data["size"]),
         input_size=tuple(data["input_size"]),
