@@ -17,6 +17,7 @@ from isthmus.encoders.counting import counted
 from isthmus.encoders.tower import Tower
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods import METHODS
+from isthmus.methods.walk import _unit_and_length
 from test_gradients import layouts_of, over_patches
 from test_tower import inputs_of
 
@@ -93,12 +94,17 @@ class Oracle:
         return over_patches(array[None], np.sum)[0] if self.side == "image" else array.sum(-1)
 
 
+def faded(gradient: torch.Tensor) -> torch.Tensor:
+    """The sign, which fades to 0 under a thousandth of the largest gradient."""
+    return (1000 * gradient / gradient.abs().max()).clamp(-1, 1)
+
+
 def mfaba_loop(oracle: Oracle, *, step: str, steps: int, eta: float, epsilon: float) -> tuple[np.ndarray, int]:
     x, total, taken = oracle.start.clone(), torch.zeros_like(oracle.start), 0
     for _ in range(steps):
         gradient, _ = oracle.slope(x, 0)
         if step == "sign":
-            move = eta * oracle.range * gradient.sign()
+            move = eta * oracle.range * faded(gradient * oracle.free)
         else:
             unit = oracle.range * gradient * oracle.free
             move = 100 * eta * oracle.range * unit / unit.pow(2).sum().sqrt()
@@ -142,7 +148,7 @@ def agi_loop(oracle: Oracle, *, classes: int, steps: int, epsilon: float) -> tup
             if int(found.argmax()) == false:
                 break
             label, _ = oracle.slope(x, 0)
-            new = oracle.within(x + epsilon * oracle.range * upward.sign() * oracle.free)
+            new = oracle.within(x + epsilon * oracle.range * faded(upward * oracle.free))
             total -= (new - x) * label
             x, count = new, count + 1
         taken.append(count)
@@ -202,6 +208,20 @@ def test_an_almost_certain_probability_keeps_its_slope(tiny: Any, make_tiny: Cal
     assert float(exact.scores.max()) > 0
     np.testing.assert_allclose(single.scores / single.scores.max(), exact.scores / exact.scores.max(), atol=1e-3)
     np.testing.assert_allclose(float(single.scores.max() / exact.scores.max()), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-30, 1.0, 1e30])
+def test_directions_have_length_one_however_small_their_squares(size: float) -> None:
+    direction, length = _unit_and_length(size * torch.tensor([[3.0, 0.0, -4.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(direction, torch.tensor([[0.6, 0.0, -0.8], [0.0, 0.0, 0.0]]), rtol=1e-2, atol=0)
+    np.testing.assert_allclose(length[0, 0], 5 * size, rtol=1e-2)
+
+
+def test_half_precision_is_told_to_be_coarse(make_tiny: Callable[..., Any]) -> None:
+    model = make_tiny(depth=2, dtype=torch.bfloat16)
+    for method in ("mfaba", "agi"):
+        found = isthmus.explain(model, picture(), "a dog", method=method, steps=1)
+        assert any("use float32" in note for note in (*found.image.notes, *found.text.notes))
 
 
 @pytest.mark.parametrize("side", ["image", "text"])

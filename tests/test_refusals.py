@@ -36,7 +36,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a rule that is a list": ({"rule": ["right"]}, "no rule"),
     "a method that is a list": ({"method": ["nib"]}, "no method"),
     "a preset that is a list": ({"preset": ["paper"]}, "no preset"),
-    "no sides": ({"sides": None}, "sides must be"),
+    "no sides": ({"sides": ()}, "sides must be"),
     "a number of sides": ({"sides": 3}, "sides must be"),
     "a depth that may be a block": ({"layer": 1.0}, "may be block 1 or the whole depth"),
 }

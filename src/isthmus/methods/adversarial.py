@@ -3,33 +3,27 @@
 Both walk from the input towards where the model decides otherwise and sum, step by step, the change of the input
 times a gradient. A decision needs classes: they are the target (for a pair, the partner) and the items of a bank, with
 probabilities `softmax(scale * <unit embedding, class>)`.
+
+One thing is not as published: a sign step rises linearly from -1 to 1 where a gradient is under a thousandth of the
+largest. A plain sign turns around where a gradient is rounded across zero, so that a batch and its singles, or two
+devices, would walk different paths.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isthmus.encoders.layout import TokenLayout, content_of
-from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Entrance, Inputs, Tower, accumulator, unit
-from isthmus.entering import gathered
+from isthmus.encoders.layout import TokenLayout
+from isthmus.encoders.tower import Inputs, Tower, unit
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.checks import positive, whole
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import positions_of
-
-_ALIKE = 0.9999  # cosine from which on an item of the bank is the target itself
-_NORMALISED = 100.0  # the published code's factor between the two kinds of step
-_HALF_SCALES = (1024.0, 1.0)  # in half precision small gradients round off to zero, and large ones overflow
-
-# Takes states `(n, ...)`, the paths they are on `(n,)` and the number of the step; gives the next states, the gradients
-# that count, and which of the paths go on `(n,)`.
-Advance = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor, Tensor]]
+from isthmus.methods.walk import Classes, Pass, Room, Walk
 
 
 def mfaba(
@@ -89,19 +83,19 @@ def mfaba(
     for name, given, default in (("eta", eta, 0.001), ("epsilon", epsilon, 0.3), ("scale", scale, 100.0)):
         used[name] = positive(name, default if given is None else given)
     entrance = tower.enter(inputs)
-    classes = _Classes.of(entrance, target, bank, used["scale"])
-    room = _Room.of(entrance, layouts, used["epsilon"])
+    classes = Classes.of(entrance, target, bank, used["scale"])
+    room = Room.of(entrance, layouts, used["epsilon"])
     owners = torch.arange(len(target), device=entrance.hidden.device)
 
     def advance(state: Tensor, rows: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        run = _Pass.of(entrance, state, rows)
+        run = Pass.of(entrance, state, rows)
         logits = classes.logits(run.found.detach(), rows)
         gradient = room.free(run.slope(classes.towards(logits, torch.zeros_like(rows), rows)), rows)
         on = logits[:, 0] >= logits[:, 1:].amax(1)
         after = state - used["eta"] * room.direction(gradient, rows, step=step)
         return room.held(after, rows), gradient, torch.ones_like(on) if number == 0 else on
 
-    walk = _Walk(entrance, owners, layouts, used["steps"], memory)
+    walk = Walk(entrance, owners, layouts, used["steps"], memory)
     scores, taken = walk.follow(advance)
     options = tuple({**used, "steps_taken": one, "flipped": one < used["steps"]} for one in taken.tolist())
     return Attribution(scores, classes.open, None, options, classes.notes)
@@ -146,8 +140,8 @@ def agi(
     for name, size in (("epsilon", epsilon), ("scale", scale)):
         positive(name, size)
     entrance = tower.enter(inputs)
-    labels = _Classes.of(entrance, target, bank, scale)
-    room = _Room.of(entrance, layouts, None)
+    labels = Classes.of(entrance, target, bank, scale)
+    room = Room.of(entrance, layouts, None)
     wanted, there = labels.nearest(classes)
     count = wanted.shape[1]
     owners = torch.arange(len(target), device=wanted.device).repeat_interleave(count)
@@ -155,14 +149,14 @@ def agi(
 
     def advance(state: Tensor, paths: Tensor, _: int) -> tuple[Tensor, Tensor, Tensor]:
         rows, false = owners[paths], wanted[paths]
-        run = _Pass.of(entrance, state, rows)
+        run = Pass.of(entrance, state, rows)
         logits = labels.logits(run.found.detach(), rows)
         upward = room.free(run.slope(labels.towards(logits, false, rows)), rows)
         gradient = run.slope(labels.towards(logits, torch.zeros_like(false), rows))
         after = room.held(state + epsilon * room.direction(upward, rows, step="sign"), rows)
         return after, gradient, there[paths] & (logits.argmax(1) != false)
 
-    scores, taken = _Walk(entrance, owners, layouts, steps, memory).follow(advance)
+    scores, taken = Walk(entrance, owners, layouts, steps, memory).follow(advance)
     used = {"classes": count, "steps": steps, "epsilon": epsilon, "scale": scale}
     options = tuple({**used, "steps_taken": tuple(one)} for one in taken.view(-1, count).tolist())
     return Attribution(scores.view(-1, count, scores.shape[1]).sum(1), labels.open, None, options, labels.notes)
@@ -192,14 +186,14 @@ def _published(
     target = target.to(entrance.hidden.device)
 
     def advance(state: Tensor, rows: Tensor, _: int) -> tuple[Tensor, Tensor, Tensor]:
-        run = _Pass.of(entrance, state, rows)
+        run = Pass.of(entrance, state, rows)
         gradient = run.slope(target[rows].to(run.found))
         if first is not None:
             gradient = _shared(gradient, first[rows])
         return state - eta * gradient.sign(), gradient, torch.ones_like(rows, dtype=torch.bool)
 
     owners = torch.arange(len(target), device=target.device)
-    scores, _ = _Walk(entrance, owners, layouts, steps, memory).follow(advance)
+    scores, _ = Walk(entrance, owners, layouts, steps, memory).follow(advance)
     scores = scores * _not_padding(layouts, scores)
     opened = (unit(entrance.embedding) * target).sum(-1)
     return Attribution(scores, opened, None, ({"steps": steps, "eta": eta},) * len(target), published=True)
@@ -225,216 +219,6 @@ def _not_padding(layouts: Sequence[TokenLayout], scores: Tensor) -> Tensor:
     for row, layout in zip(mask, layouts, strict=True):
         row[[*layout.content, *(position for _, position in layout.special)]] = 1
     return mask
-
-
-@dataclass(frozen=True, eq=False)
-class _Walk:
-    """Paths of states, each of one of the inputs, that start at the input.
-
-    Attributes:
-        entrance: what enters.
-        owners: `(P,)` the input that each path belongs to.
-        layouts: what each position is.
-        steps: most steps of a path.
-        memory: budget in bytes.
-    """
-
-    entrance: Entrance
-    owners: Tensor
-    layouts: Sequence[TokenLayout]
-    steps: int
-    memory: int | None
-
-    def follow(self, advance: Advance) -> tuple[Tensor, Tensor]:
-        """Scores `(P, T)`, minus the sum of change times gradient, and the steps taken `(P,)`; those at an end rest."""
-        hidden, positions = self.entrance.hidden, positions_of(self.entrance)
-        dtype = accumulator(self.entrance.embedding.dtype)
-        scores = torch.empty(len(self.owners), positions, device=hidden.device, dtype=dtype)
-        taken = torch.empty(len(self.owners), device=hidden.device, dtype=torch.long)
-
-        def run(part: slice) -> None:
-            scores[part], taken[part] = 0, 0
-            paths = torch.arange(part.start, part.stop, device=hidden.device)
-            state = hidden[self.owners[paths]].to(accumulator(hidden.dtype))
-            for number in range(self.steps):
-                after, gradient, on = advance(state, paths, number)
-                state, after, gradient, paths = (x[on] for x in (state, after, gradient, paths))
-                if not len(paths):
-                    break
-                rows = self.owners[paths]
-                scores[paths] -= gathered((after - state) * gradient, self.layouts, rows, positions).to(dtype)
-                taken[paths] += 1
-                state = after
-
-        in_chunks(run, len(self.owners), rows_at_once(self.entrance, self.memory))
-        return scores, taken
-
-
-@dataclass(frozen=True, eq=False)
-class _Classes:
-    """The target of each input, class 0, and the items of the bank, classes 1 to M.
-
-    Attributes:
-        embedding: `(B, D)` unit embeddings of the inputs.
-        target: `(B, D)`.
-        bank: `(M, D)`.
-        out: `(B, M)` bool: items that are the target itself.
-        scale: of the cosines.
-    """
-
-    embedding: Tensor
-    target: Tensor
-    bank: Tensor
-    out: Tensor
-    scale: float
-
-    @classmethod
-    def of(cls, entrance: Entrance, target: Tensor, bank: Tensor, scale: float) -> _Classes:
-        """Raises OptionError where the bank has no other item than the target, or another width."""
-        embedding = unit(entrance.embedding)
-        target = target.to(embedding)
-        if bank.ndim != 2 or bank.shape[1] != target.shape[1]:
-            raise OptionError(
-                f"The bank has shape {tuple(bank.shape)}, not (items, {target.shape[1]}): give embeddings."
-            )
-        bank = bank.to(embedding)
-        out = unit(target) @ unit(bank).T > _ALIKE
-        if not len(bank) or bool(out.all(1).any()):
-            raise OptionError("The bank must hold an item other than the target: give more of them.")
-        return cls(embedding, target, bank, out, scale)
-
-    @property
-    def open(self) -> Tensor:
-        """`(B,)` scores of the unchanged inputs."""
-        return (self.embedding * self.target).sum(-1)
-
-    @property
-    def notes(self) -> tuple[tuple[str, ...], ...]:
-        """For each input, whether the bank has the better of the target from the start."""
-        logits = self.logits(self.embedding, torch.arange(len(self.target), device=self.target.device))
-        lost = (logits[:, 0] < logits[:, 1:].amax(1)).tolist()
-        return tuple(("an item of the bank is more probable than the target from the start",) * one for one in lost)
-
-    def nearest(self, count: int) -> tuple[Tensor, Tensor]:
-        """Numbers `(B, K)` of the bank's classes most similar to each input, and which of them count."""
-        similar = (self.embedding @ self.bank.T).masked_fill(self.out, -torch.inf)
-        order = torch.argsort(similar, dim=1, descending=True, stable=True)[:, :count]
-        return order + 1, ~self.out.gather(1, order)
-
-    def logits(self, found: Tensor, rows: Tensor) -> Tensor:
-        """`(N, 1 + M)` of unit embeddings `(N, D)` of inputs `rows`."""
-        others = (found @ self.bank.T).masked_fill(self.out[rows], -torch.inf)
-        return self.scale * torch.cat([(found * self.target[rows]).sum(-1, keepdim=True), others], 1)
-
-    def towards(self, logits: Tensor, one: Tensor, rows: Tensor) -> Tensor:
-        """Gradients `(N, D)` of the probabilities of classes `one` `(N,)` by the unit embedding.
-
-        `p (1 - p) scale (c - sum of q_m c_m)` with q the softmax over the other classes: p (1 - p) from the log odds,
-        since beside p = 1 the difference would be rounded off.
-        """
-        mine = logits.gather(1, one[:, None])
-        others = logits.scatter(1, one[:, None], -torch.inf)
-        odds = mine - others.logsumexp(1, keepdim=True)
-        share = others.softmax(1) - torch.zeros_like(logits).scatter(1, one[:, None], 1.0)
-        change = share[:, :1] * self.target[rows] + share[:, 1:] @ self.bank
-        return -self.scale * odds.sigmoid() * (-odds).sigmoid() * change
-
-
-@dataclass(frozen=True, eq=False)
-class _Room:
-    """Where paths may go, for B inputs.
-
-    Attributes:
-        range: `(B, ...)` the range of what enters, which broadcasts to it: the unit of lengths.
-        low, high: `(B, ...)` bounds; None where there are none.
-        content: `(B, T, 1)` what may change of a text; None for pixels.
-    """
-
-    range: Tensor
-    low: Tensor | None
-    high: Tensor | None
-    content: Tensor | None
-
-    @classmethod
-    def of(cls, entrance: Entrance, layouts: Sequence[TokenLayout], epsilon: float | None) -> _Room:
-        """The room for what enters; `epsilon` ranges around it, where given."""
-        values = entrance.hidden.to(accumulator(entrance.hidden.dtype))
-        limits, content = entrance.tower.limits, None
-        if entrance.tower.lookup is not None:
-            content, limits = content_of(layouts).to(values.device)[..., None], None
-            highest = values.masked_fill(~content, -torch.inf).amax((1, 2), keepdim=True)
-            span = highest - values.masked_fill(~content, torch.inf).amin((1, 2), keepdim=True)
-        elif limits is None:
-            span = torch.ones_like(values[:, :, :1, :1])
-        else:
-            span = (limits[1] - limits[0]).to(values).expand_as(values[:, :, :1, :1])
-        low = None if epsilon is None else values - epsilon * span
-        high = None if epsilon is None else values + epsilon * span
-        if limits is not None:
-            # An input that lies outside stays there: it may not be pulled in against the slope.
-            black, white = (limit.to(values) for limit in limits)
-            low = torch.minimum(black, values) if low is None else torch.maximum(low, torch.minimum(black, values))
-            high = torch.maximum(white, values) if high is None else torch.minimum(high, torch.maximum(white, values))
-        return cls(span, low, high, content)
-
-    def free(self, gradient: Tensor, rows: Tensor) -> Tensor:
-        """A gradient of inputs `rows` without what may not change."""
-        return gradient if self.content is None else gradient * self.content[rows]
-
-    def direction(self, gradient: Tensor, rows: Tensor, *, step: str) -> Tensor:
-        """A step of size one up a gradient."""
-        span = self.range[rows]
-        if step == "sign":
-            return span * gradient.sign()
-        inner = span * gradient
-        length: Tensor = torch.linalg.vector_norm(inner.flatten(1), dim=1).clamp(min=torch.finfo(inner.dtype).tiny)
-        return _NORMALISED * span * inner / length.view(-1, *[1] * (inner.ndim - 1))
-
-    def held(self, state: Tensor, rows: Tensor) -> Tensor:
-        """States of inputs `rows`, brought back within the bounds."""
-        low = None if self.low is None else self.low[rows]
-        high = None if self.high is None else self.high[rows]
-        return state if low is None and high is None else state.clamp(low, high)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """A run of the tower on states, ready to be differentiated more than once.
-
-    Attributes:
-        leaf: `(N, ...)` the states.
-        found: `(N, D)` their unit embeddings, in float32 or better.
-        scales: by which gradients are multiplied on their way, the next one where one overflows.
-    """
-
-    leaf: Tensor
-    found: Tensor
-    scales: tuple[float, ...]
-
-    @classmethod
-    def of(cls, entrance: Entrance, state: Tensor, rows: Tensor) -> _Pass:
-        """Run states of inputs `rows`."""
-        leaf = state.to(entrance.hidden.dtype, copy=True).requires_grad_(True)
-        with torch.enable_grad():
-            found = unit(entrance.resume(leaf, rows))
-        return cls(leaf, found, _HALF_SCALES if entrance.embedding.dtype == torch.float16 else (1.0,))
-
-    def slope(self, towards: Tensor) -> Tensor:
-        """Gradients by the states of functions with gradients `towards` `(N, D)` by the embeddings.
-
-        Directions of length one are pulled back, so that a probability that is almost certain keeps its direction.
-        """
-        length: Tensor = torch.linalg.vector_norm(towards, dim=-1, keepdim=True)
-        direction = towards / length.clamp(min=torch.finfo(towards.dtype).tiny)
-        shape = (-1, *[1] * (self.leaf.ndim - 1))
-        gradient = torch.full_like(self.leaf, torch.nan, dtype=self.found.dtype)
-        for scale in self.scales:
-            (new,) = torch.autograd.grad(self.found, self.leaf, scale * direction, retain_graph=True)
-            good = torch.isfinite(gradient).flatten(1).all(1)
-            gradient = torch.where(good.view(shape), gradient, new.to(gradient) / scale)
-            if bool(torch.isfinite(gradient).all()):
-                break
-        return gradient * length.view(shape)
 
 
 _SHARED = {

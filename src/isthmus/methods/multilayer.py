@@ -57,7 +57,7 @@ def multilayer_nib(
     Raises:
         OptionError: no such layer, or one named twice.
     """
-    gated = _resolved(tower, (0.25, 0.5, 0.75) if layers is None else layers)
+    gated = _quarters(tower) if layers is None else _resolved(tower, layers)
     split = tower.split(inputs, gated[0])
     closing, used = closed_state(split, closed, floor)
     if used["closed"] == "tensor":
@@ -68,15 +68,20 @@ def multilayer_nib(
     return path.integrate({"layers": gated, **used}, steps=steps, rule=rule, tolerance=tolerance, limit=limit)
 
 
+def _quarters(tower: Tower) -> tuple[int, ...]:
+    """A quarter, a half and three quarters of the depth, of which a shallow tower may have but one or two."""
+    return tuple(sorted({min(tower.depth - 1, round(share * tower.depth)) for share in (0.25, 0.5, 0.75)}))
+
+
 def _resolved(tower: Tower, layers: Any) -> tuple[int, ...]:
     if not isinstance(layers, (list, tuple)) or not layers:
         raise OptionError(f"layers must be a list of at least one layer, not {layers!r}.")
     found = sorted(tower.resolve(layer) for layer in layers)
     if found[-1] == tower.depth:
         raise OptionError(f"layers ends behind the last block: give blocks, 0 to {tower.depth - 1}.")
-    if layers != (0.25, 0.5, 0.75) and len(set(found)) < len(found):
+    if len(set(found)) < len(found):
         raise OptionError(f"layers names block {max(found, key=found.count)} twice: give each once.")
-    return tuple(sorted(set(found)))
+    return tuple(found)
 
 
 @dataclass
