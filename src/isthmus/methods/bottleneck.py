@@ -364,6 +364,7 @@ register(
         function=m2ib,
         options={"layer": "the block whose input is gated, by default 5/6 of the depth", **_OPTIONS},
         presets={"paper": "the published algorithm at the output of block 9, with its min-max map"},
+        units="",
         signed=False,
         needs_layouts=True,
         passes=_PASSES,
@@ -382,7 +383,7 @@ register(
         },
         units="bits",
         signed=False,
-        needs_fit=True,
+        needs_fit=("image", "text"),
         needs_layouts=True,
         passes=_PASSES,
     )

@@ -289,6 +289,7 @@ register(
         },
         needs_attention=True,
         needs_bank=True,
+        explains_score=False,
         passes=("3", "1"),
     )
 )

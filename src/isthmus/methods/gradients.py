@@ -271,6 +271,7 @@ register(
             **_MEMORY,
         },
         complete=True,
+        needs_fit=("text",),
         needs_layouts=True,
         passes=("3 + n", "n"),
     )

@@ -186,6 +186,7 @@ register(
             "memory": "memory budget in bytes",
         },
         complete=True,
+        needs_fit=("image", "text"),
         passes=("3 + n", "n"),
     )
 )

@@ -115,6 +115,7 @@ register(
         },
         presets={"paper": "the published code, its quirks included"},
         complete=True,
+        needs_fit=("image", "text"),
         passes=("3 + n", "n"),
         joint=joint_nib,
         joint_options=("layer", "steps", "rule", "closed", "floor", "tolerance", "memory"),

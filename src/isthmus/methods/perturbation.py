@@ -245,6 +245,7 @@ register(
         function=occlusion,
         options={"window": "side of the window in patches or tokens", "replacement": _REPLACEMENT, **_MEMORY},
         needs_gradients=False,
+        needs_fit=("text",),
         needs_layouts=True,
         passes=("1 + P", "0"),
     )
@@ -266,6 +267,7 @@ register(
         },
         presets={"paper": "the NIB paper's comparison: not centred, kept with probability 0.1, with its min-max map"},
         needs_gradients=False,
+        needs_fit=("text",),
         needs_layouts=True,
         passes=("1 + n", "0"),
     )
@@ -285,6 +287,7 @@ register(
             **_MEMORY,
         },
         needs_gradients=False,
+        needs_fit=("text",),
         needs_layouts=True,
         passes=("1 + n", "0"),
     )

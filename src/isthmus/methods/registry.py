@@ -51,9 +51,11 @@ class Method:
             where they have no unit.
         signed: whether scores may speak against the match.
         complete: whether the scores of all positions sum to `open - closed`, up to the delta that is reported.
+        explains_score: the map follows all that the score follows; False where it shows another thing that the model
+            computes (attention alone, direct effects without MLPs, a second path beside the model's own).
         needs_gradients: differentiates the model.
         needs_attention: reads attention weights, or the queries, keys and values of attention modules.
-        needs_fit: is fitted to the model's reference set first.
+        needs_fit: the sides on which its default options read statistics of the model's reference set, made once.
         needs_bank: compares with other texts (for a picture; pictures for a text): its function takes `bank`,
             `(M, D)` unit embeddings, of the reference set where the user gives none.
         needs_layouts: its function takes `layouts`, what each position of each input is.
@@ -75,9 +77,10 @@ class Method:
     units: Literal["score", "bits", ""] = "score"
     signed: bool = True
     complete: bool = False
+    explains_score: bool = True
     needs_gradients: bool = True
     needs_attention: bool = False
-    needs_fit: bool = False
+    needs_fit: tuple[Side, ...] = ()
     needs_bank: bool = False
     needs_layouts: bool = False
     passes: tuple[str, str] = ("2", "1")

@@ -129,6 +129,7 @@ register(
         signed=False,
         needs_gradients=False,
         needs_attention=True,
+        explains_score=False,
         passes=("2 + log2(T)", "0"),
     )
 )

@@ -226,6 +226,7 @@ register(
         needs_attention=True,
         needs_bank=True,
         needs_layouts=True,
+        explains_score=False,
         passes=("1 + T", "0"),
     )
 )
@@ -240,6 +241,7 @@ register(
         needs_gradients=False,
         needs_attention=True,
         needs_layouts=True,
+        explains_score=False,
         passes=("1 + T", "0"),
     )
 )
