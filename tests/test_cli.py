@@ -186,8 +186,16 @@ def test_help_and_version_need_no_torch() -> None:
 def test_lists(run: Any) -> None:
     code, printed, _ = run("methods")
     assert code == 0
-    for part in ("nib", "Narrowing Information Bottleneck", "2502.14889", "steps", "preset paper"):
+    for part in ("nib", "clip-surgery", "3 + n", "Table 1", "Table 8", "6204 + 0", "12 + 10"):
         assert part in printed
+    assert max(map(len, printed.splitlines())) <= 96
+    code, printed, _ = run("methods", "nib", "rise")
+    assert code == 0
+    for part in ("Narrowing Information Bottleneck", "2502.14889", "steps", "preset paper", "joint maps", "seeded"):
+        assert part in printed
+    code, _, said = run("methods", "nix")
+    assert code == 1
+    assert said.startswith("isthmus: There is no method 'nix': choose one of ")
     code, printed, _ = run("models")
     assert code == 0
     assert printed.startswith("mini")

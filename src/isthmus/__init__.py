@@ -33,6 +33,10 @@ _HOMES = {
     "JointAttribution": "joint",
     "PromptFreeMaps": "prompts",
     "prompt_free": "prompts",
+    "neighbors": "exemplars",
+    "describe_direction": "directions",
+    "decompose": "heads",
+    "name_heads": "heads",
 }
 
 __all__ = [
@@ -52,18 +56,25 @@ __all__ = [
     "Tower",
     "__version__",
     "compare",
+    "decompose",
+    "describe_direction",
     "explain",
     "load",
+    "name_heads",
+    "neighbors",
     "prompt_free",
 ]
 
 if TYPE_CHECKING:
     from isthmus.comparison import Comparison, compare
+    from isthmus.directions import describe_direction
     from isthmus.encoders.dual import DualEncoder, PreparedImage
     from isthmus.encoders.tower import Tower
     from isthmus.errors import IsthmusError
+    from isthmus.exemplars import neighbors
     from isthmus.explainer import explain, load
     from isthmus.explanation import Explanation, ImageAttribution, TextAttribution
+    from isthmus.heads import decompose, name_heads
     from isthmus.joint import JointAttribution
     from isthmus.methods import METHODS
     from isthmus.prompts import PromptFreeMaps, prompt_free

@@ -14,7 +14,8 @@ import typer
 from isthmus.cli.checks import doctor
 from isthmus.cli.compare import compare
 from isthmus.cli.explain import explain
-from isthmus.cli.lists import methods, models
+from isthmus.cli.methods import methods
+from isthmus.cli.models import models
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(

@@ -263,6 +263,6 @@ register(
         units="",
         needs_bank=True,
         needs_layouts=True,
-        passes=("1 + 15 n", "30 n"),
+        passes=("1 + 15n", "30n"),
     )
 )

@@ -353,7 +353,7 @@ _OPTIONS = {
     "seed": "of the noise",
     "memory": "memory budget in bytes",
 }
-_PASSES = ("1 + 10 * (n - 1)", "10 * (n - 1)")
+_PASSES = ("10n - 9", "10n - 10")
 
 register(
     Method(

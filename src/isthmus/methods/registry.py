@@ -60,8 +60,8 @@ class Method:
             `(M, D)` unit embeddings, of the reference set where the user gives none.
         needs_layouts: its function takes `layouts`, what each position of each input is.
         passes: runs of a side's encoder, or of what is left of it behind the cut, forward and backward, for one
-            input by the default options; in terms of n (steps or samples), P (patches, or pieces of the text),
-            T (all positions), L (blocks) and M (the bank).
+            input by the default options, at most; in terms of n (steps or samples), P (patches, or pieces of the
+            text) and T (all positions).
         joint: gives the joint map of words and regions, where the method has one: takes the two sides as
             `isthmus.methods.joint.Half` and options by keyword, gives an Interaction.
         joint_options: the method's options that the joint map takes too.

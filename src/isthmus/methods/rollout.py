@@ -130,6 +130,6 @@ register(
         needs_gradients=False,
         needs_attention=True,
         explains_score=False,
-        passes=("2 + log2(T)", "0"),
+        passes=("2 + log2 T", "0"),
     )
 )

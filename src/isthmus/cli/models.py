@@ -1,4 +1,4 @@
-"""`isthmus models` and `isthmus methods`."""
+"""`isthmus models`."""
 
 from __future__ import annotations
 
@@ -44,24 +44,3 @@ def cached_clips() -> list[str]:
         if "clip" in kinds:
             found.append(str(repository.repo_id))
     return sorted(found)
-
-
-def methods() -> None:
-    """List the attribution methods, with their papers and options."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    from isthmus.cli.screen import output
-    from isthmus.methods import METHODS
-
-    console = output()
-    for name in sorted(METHODS):
-        method = METHODS[name]
-        kind = "random, seeded" if method.random else "the same result on every run"
-        console.print(Text.assemble((name, "bold"), f"  {method.title}"))
-        console.print(Padding(Text(method.paper), (0, 0, 0, 2)))
-        console.print(Padding(Text(f"Explains {' and '.join(method.sides)}; {kind}."), (0, 0, 0, 2)))
-        for option, meaning in method.options.items():
-            console.print(Padding(Text.assemble((f"{option:<12}", "cyan"), meaning), (0, 0, 0, 4)))
-        for preset, meaning in method.presets.items():
-            console.print(Padding(Text.assemble((f"preset {preset}: ", "cyan"), meaning), (0, 0, 0, 4)))
