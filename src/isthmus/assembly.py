@@ -37,6 +37,7 @@ class Row:
     notes: tuple[str, ...]
     published: bool
     flat: float
+    grid: tuple[int, int] | None
 
 
 def rows_of(attribution: Attribution) -> list[Row]:
@@ -62,6 +63,7 @@ def rows_of(attribution: Attribution) -> list[Row]:
             attribution.notes[i] if attribution.notes else (),
             attribution.published,
             attribution.flat,
+            attribution.grid,
         )
         for i in range(len(opened))
     ]
@@ -72,10 +74,11 @@ def image_attribution(
 ) -> ImageAttribution:
     """Scores on the patch grid, special positions apart."""
     assert layout.grid is not None, "the layout of a picture has a grid"
-    grid = row.scores[list(layout.patches)].reshape(layout.grid)
+    own = row.scores if row.grid else row.scores[list(layout.patches)]
+    grid = own.reshape(row.grid or layout.grid)
     return ImageAttribution(
         scores=grid.numpy(),
-        special=_special(row, layout),
+        special=() if row.grid else _special(row, layout),
         crop=frame.crop,
         size=frame.size,
         input_size=frame.input_size,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.tower import Inputs, Tower
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import in_one_pass
+from isthmus.methods.slope import by_position, grid_of, in_one_pass
 
 
 def gradcam(
@@ -25,20 +26,23 @@ def gradcam(
     """Grad-CAM (Selvaraju et al., ICCV 2017, eq. 1 and 2): channels weighted by their mean gradient.
 
     With features A and gradients dA of positions i and channels c, `score_i = relu(sum over c of A_ic a_c)`, where a_c
-    is the mean of dA over the patches, or the words. It has no unit.
+    is the mean of dA over the patches, the words, or all places of a convolutional tower. Scores grow in proportion to
+    the score, but have no sum of a meaning.
 
     Args:
         tower, inputs, target: see `isthmus.methods.nib.nib`.
         layouts: what the positions are: gradients are pooled over patches, or words.
         layer: the cut, by default the input of the last block but one; at the depth itself only the pooled
-            position has a gradient.
+            position of a transformer has a gradient.
         relu: False keeps the sign, which the published method cuts off.
         memory: budget in bytes.
     """
     content = content_of(layouts)
 
-    def weighted(features: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
-        inside = content[rows.to(content.device)].to(features)[..., None]
+    def weighted(features: Tensor, gradient: Tensor, rows: Tensor | None) -> Tensor:
+        inside = torch.ones_like(features[..., :1])
+        if rows is not None:
+            inside = content[rows.to(content.device)].to(features)[..., None]
         pooled = (gradient * inside).sum(1, keepdim=True) / inside.sum(1, keepdim=True)
         return (features * pooled).sum(-1)
 
@@ -64,7 +68,7 @@ def hirescam(
             negative part cut off, and its min-max map.
     """
 
-    def product(features: Tensor, gradient: Tensor, _: Tensor) -> Tensor:
+    def product(features: Tensor, gradient: Tensor, _: Tensor | None) -> Tensor:
         return (features * gradient).sum(-1)
 
     paper = preset == "paper"
@@ -77,22 +81,25 @@ def _activation(
     tower: Tower,
     inputs: Inputs,
     target: Tensor,
-    combine: Callable[[Tensor, Tensor, Tensor], Tensor],
+    combine: Callable[[Tensor, Tensor, Tensor | None], Tensor],
     *,
     layer: float | None,
     relu: bool,
     memory: int | None,
     published: bool = False,
 ) -> Attribution:
+    """`combine` features and gradients `(N, T, d)` of inputs `(N,)`, which are None in a convolutional tower."""
     split = tower.split(inputs, max(0, tower.depth - 2) if layer is None else layer)
+    grid = grid_of(split)
 
     def mapped(gradients: Sequence[Tensor], rows: Tensor) -> Tensor:
-        return combine(split.hidden[rows].to(gradients[0].dtype), gradients[0], rows)
+        features, gradient = (by_position(x) for x in (split.hidden[rows].to(gradients[0].dtype), gradients[0]))
+        return combine(features, gradient, None if grid else rows)
 
     scores, opened = in_one_pass(split, target, mapped, memory=memory)
     options = tuple({"layer": split.layer, "relu": relu} for _ in range(len(scores)))
     scores = scores.relu() if relu else scores
-    return Attribution(scores, opened, None, options, published=published, flat=0.0)
+    return Attribution(scores, opened, None, options, published=published, flat=0.0, grid=grid)
 
 
 _OPTIONS = {

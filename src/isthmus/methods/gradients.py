@@ -21,7 +21,7 @@ from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.path import Gather, StraightPath, over_channels
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import in_one_pass, positions_of
+from isthmus.methods.slope import grid_of, in_one_pass, positions_of
 
 _PIXEL_BASELINES = ("mean", "blur", "zero", "black", "blank", "reference")
 _TOKEN_BASELINES = ("mean", "zero", "blank", "reference")
@@ -88,8 +88,8 @@ def input_x_gradient(
         return gather(split.hidden[rows].to(gradients[0].dtype) * gradients[0], rows)
 
     scores, opened = in_one_pass(split, target, product, memory=memory)
-    used = {} if layer is None else {"layer": split.layer}
-    return Attribution(scores, opened, None, (used,) * len(scores))
+    used, grid = ({}, None) if layer is None else ({"layer": split.layer}, grid_of(split))
+    return Attribution(scores, opened, None, (used,) * len(scores), grid=grid)
 
 
 def fast_ig(

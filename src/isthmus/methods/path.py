@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Split, accumulator
+from isthmus.encoders.tower import Entrance, Split, accumulator
 from isthmus.errors import OptionError
 from isthmus.methods.registry import Attribution
-from isthmus.methods.slope import positions_of, score_of, slope
+from isthmus.methods.slope import by_position, grid_of, positions_of, score_of, slope
 from isthmus.quadrature import LAYER_NORM_SCALE, SMOOTH_SCALE, Adaptive, integrate_adaptively, nodes_and_weights
 
 # Sums products `(N, ...)` of change and gradient, of inputs `(N,)`, to scores `(N, T)`.
@@ -27,8 +27,8 @@ Gather = Callable[[Tensor, Tensor], Tensor]
 
 
 def over_channels(products: Tensor, _: Tensor) -> Tensor:
-    """`(N, T, d)` to `(N, T)`."""
-    return products.sum(-1)
+    """`(N, T, d)`, or `(N, C, H, W)`, to `(N, T)`."""
+    return by_position(products).sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +103,11 @@ class StraightPath:
             raise OptionError(f"limit must be a whole number of at least 9 nodes, not {limit!r}.")
         return self._automatic(used, rule=rule, tolerance=tolerance, limit=limit)
 
+    @property
+    def _grid(self) -> tuple[int, int] | None:
+        """What enters a tower is gathered to the input's patches; a state inside a convolutional one has its own."""
+        return None if isinstance(self.split, Entrance) else grid_of(self.split)
+
     def _fixed(self, used: dict[str, Any], *, steps: Any, rule: str) -> Attribution:
         """All nodes of all inputs in one batch."""
         nodes, weights = nodes_and_weights(rule, steps)
@@ -110,7 +115,7 @@ class StraightPath:
         parts, _ = self.slopes(nodes.repeat_interleave(batch), torch.arange(batch).repeat(steps))
         scores = torch.einsum("n,nbt->bt", weights.to(parts), parts.view(steps, batch, -1))
         closed, opened = self.ends()
-        return Attribution(scores, opened, closed, (used,) * batch)
+        return Attribution(scores, opened, closed, (used,) * batch, grid=self._grid)
 
     def _automatic(self, used: dict[str, Any], *, rule: str, tolerance: float, limit: int) -> Attribution:
         batch = len(self.closing)
@@ -127,7 +132,7 @@ class StraightPath:
         missed = f"the delta is over the tolerance of {tolerance:g} at the limit of {limit} nodes"
         notes = tuple(() if converged else (missed,) for converged in found.converged)
         scores = found.integral.to(accumulator(self.split.embedding.dtype))
-        return Attribution(scores, found.last, found.first, options, notes)
+        return Attribution(scores, found.last, found.first, options, notes, grid=self._grid)
 
     def _doubled(self, rule: str, *, tolerance: float, limit: int) -> Adaptive:
         """Double the nodes of a fixed rule for the inputs whose delta is over the tolerance."""

@@ -25,6 +25,7 @@ class Attribution:
         notes: for each input, what its reader should know.
         published: whether the paper's min-max map belongs to the result (`preset="paper"`).
         flat: what the published min-max makes of a map that is the same everywhere.
+        grid: `(rows, columns)` of the T positions where the state was convolutional: its own, not the input's patches.
     """
 
     scores: Tensor
@@ -34,6 +35,7 @@ class Attribution:
     notes: tuple[tuple[str, ...], ...] = ()
     published: bool = False
     flat: float = math.nan
+    grid: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -81,7 +82,17 @@ def in_one_pass(
 
 def positions_of(split: Split) -> int:
     """T, the number of positions of the tower's states; every place of the grid in a convolutional tower."""
-    return split.shape[1] * split.shape[2] if len(split.shape) == 3 else split.shape[0]
+    return math.prod(grid_of(split) or (split.shape[0],))
+
+
+def grid_of(split: Split) -> tuple[int, int] | None:
+    """`(rows, columns)` of the states of a convolutional tower; None of a transformer's."""
+    return (split.shape[1], split.shape[2]) if len(split.shape) == 3 else None
+
+
+def by_position(states: Tensor) -> Tensor:
+    """States as `(N, T, d)`; those of a convolutional tower, `(N, C, H, W)`, row by row."""
+    return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
 
 def _mended(old: Tensor, new: Tensor) -> Tensor:

@@ -1,0 +1,111 @@
+"""Class activation maps in a convolutional tower, against captum."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import nn
+from torch.nn.functional import cosine_similarity, normalize
+
+from isthmus.assembly import image_attribution, rows_of
+from isthmus.encoders.dual import Frame
+from isthmus.encoders.layout import image_layout
+from isthmus.encoders.tower import Tower
+from isthmus.explanation import Box
+from isthmus.methods import METHODS
+from state import untouched
+
+
+class Convolutions(nn.Module):
+    """Three stages, of which the later two halve the grid, a mean over places, a projection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = [3, 6, 8, 10]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, stride=1 + (i > 0), padding=1), nn.GELU())
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
+        )
+        self.head = nn.Linear(10, 5)
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        for stage in self.stages:
+            pixel_values = stage(pixel_values)
+        return self.head(pixel_values.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def tower() -> Tower:
+    torch.manual_seed(0)
+    model = Convolutions().double().eval()
+    return Tower("image", model, lambda x: model(x["pixel_values"]), model, "stages", stem_input="pixel_values")
+
+
+def inputs_of(batch: int = 3) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(batch, 3, 12, 20, generator=generator, dtype=torch.float64)
+    return {"pixel_values": pixels}, normalize(torch.randn(batch, 5, generator=generator, dtype=torch.float64), dim=-1)
+
+
+LAYOUTS = [image_layout((3, 5), patch=4, special=())] * 3
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_gradcam_at_every_stage_is_captums(tower: Tower, layer: int, relu: bool) -> None:
+    inputs, target = inputs_of()
+    found = METHODS["gradcam"].function(tower, inputs, target, layouts=LAYOUTS, layer=layer, relu=relu)
+
+    def score(pixels: torch.Tensor) -> torch.Tensor:
+        return cosine_similarity(tower.model(pixels), target, dim=-1)
+
+    theirs = LayerGradCam(score, tower.blocks[layer - 1]).attribute(inputs["pixel_values"], relu_attributions=relu)
+    assert found.grid == tuple(theirs.shape[-2:])
+    np.testing.assert_allclose(found.scores, theirs.detach().flatten(1), atol=1e-12)
+
+
+def test_hirescam_sums_products_at_each_place(tower: Tower) -> None:
+    inputs, target = inputs_of()
+    found = METHODS["hirescam"].function(tower, inputs, target, layer=2)
+    state = tower.split(inputs, 2).hidden.clone().requires_grad_(True)
+    embedding = tower.model.head(tower.blocks[2](state).mean((2, 3)))
+    (gradient,) = torch.autograd.grad(cosine_similarity(embedding, target, dim=-1).sum(), state)
+    np.testing.assert_allclose(found.scores, (state * gradient).sum(1).flatten(1).detach(), atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "hirescam", "input-x-gradient"])
+def test_a_batch_equals_its_singles_and_nothing_is_left_behind(tower: Tower, method: str) -> None:
+    inputs, target = inputs_of()
+
+    def run(rows: slice) -> torch.Tensor:
+        given: dict[str, Any] = {"layouts": LAYOUTS[rows]} if METHODS[method].needs_layouts else {}
+        part = {"pixel_values": inputs["pixel_values"][rows]}
+        return METHODS[method].function(tower, part, target[rows], layer=2, **given).scores
+
+    with untouched(tower.model):
+        whole = run(slice(0, 3))
+    for i in range(3):
+        torch.testing.assert_close(run(slice(i, i + 1))[0], whole[i], rtol=0, atol=1e-14)
+
+
+def test_nib_is_complete_in_a_convolutional_tower(tower: Tower) -> None:
+    inputs, target = inputs_of()
+    found = METHODS["nib"].function(tower, inputs, target, layer=1, closed="zero", steps="auto", tolerance=1e-4)
+    assert found.grid == (12, 20)
+    np.testing.assert_allclose(found.scores.sum(-1), found.open - found.closed, rtol=1e-4)
+
+
+def test_a_result_has_the_grid_of_its_stage(tower: Tower) -> None:
+    inputs, target = inputs_of()
+    frame = Frame(crop=Box(0, 0, 20, 12), size=(20, 12), input_size=(12, 20))
+    for layer, grid in ((1, (12, 20)), (2, (6, 10)), (3, (3, 5))):
+        row = rows_of(METHODS["gradcam"].function(tower, inputs, target, layouts=LAYOUTS, layer=layer))[0]
+        found = image_attribution(row, LAYOUTS[0], frame, "a target")
+        assert found.scores.shape == grid
+        assert found.special == ()
+        assert found.heatmap().shape == (12, 20)
