@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from captum.attr import Occlusion
+from captum._utils.models.model import Model
+from captum.attr import LimeBase, Occlusion
+from scipy.optimize import minimize
 from torch.nn.functional import cosine_similarity, interpolate, normalize
 
 import isthmus
@@ -179,6 +181,67 @@ def test_lime_is_the_weighted_ridge_regression(model: Any, side: str) -> None:
         left = weight @ (scores - np.c_[masks, np.ones(40)] @ expected) ** 2
         about = weight @ (scores - np.average(scores, weights=weight)) ** 2
         assert found.options[row]["r_squared"] == pytest.approx(1 - left / about, abs=1e-6)
+
+
+class Ridge(Model):
+    """captum's interpretable model: a ridge regression with a free intercept, by scipy's minimiser."""
+
+    def __init__(self, ridge: float) -> None:
+        self.ridge, self.weights = ridge, torch.empty(0)
+
+    def fit(self, train_data: Any, **_: Any) -> dict[str, float]:
+        masks, scores, near = (part.double().numpy() for part in next(iter(train_data)))
+
+        def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+            left = scores.ravel() - masks @ x[:-1] - x[-1]
+            slope = -2 * np.r_[masks.T @ (near * left) - self.ridge * x[:-1], near @ left]
+            return float(near @ left**2 + self.ridge * x[:-1] @ x[:-1]), slope
+
+        found = minimize(loss, np.zeros(masks.shape[1] + 1), jac=True, method="BFGS", options={"gtol": 1e-12})
+        self.weights = torch.from_numpy(found.x[:-1])
+        return {}
+
+    def representation(self) -> torch.Tensor:
+        return self.weights[None]
+
+    def __call__(self, *_: Any, **__: Any) -> torch.Tensor:
+        raise AssertionError
+
+
+def test_lime_of_few_words_is_captums(model: Any) -> None:
+    inputs, layouts, target = parts(model, "text")
+    score = one_by_one(model, "text", inputs, layouts, target)
+    options = {"samples": 30, "width": 0.5, "ridge": 0.1, "seed": 5}
+    found = METHODS["lime"].function(model.text, inputs, target, layouts=layouts, **options)
+    for row, layout in enumerate(layouts):
+        players = list(layout.content)
+        drawn = (torch.rand(30, len(players), generator=torch.Generator().manual_seed(5)) < 0.5).double()
+        drawn[0] = 1
+
+        def scored(mask: torch.Tensor, row: int = row, players: list[int] = players) -> torch.Tensor:
+            keep = np.ones(found.scores.shape[1])
+            keep[players] = mask[0].numpy()
+            return torch.tensor([score(row, keep)])
+
+        def near(full: torch.Tensor, mask: torch.Tensor, *_: Any, **__: Any) -> float:
+            angle = float(cosine_similarity(full, mask)[0])
+            return float(np.exp(-((1 - angle) ** 2) / 0.5**2))
+
+        def one_after_another(*_: Any, drawn: torch.Tensor = drawn, **__: Any) -> Iterator[torch.Tensor]:
+            for mask in drawn:
+                yield mask[None]
+
+        lime = LimeBase(
+            scored,
+            Ridge(0.1),
+            near,
+            one_after_another,
+            True,
+            lambda mask, *_, **__: mask,
+            None,
+        )
+        theirs = lime.attribute(torch.ones(1, len(players), dtype=torch.float64), n_samples=30)
+        np.testing.assert_allclose(found.scores[row, players], theirs[0], atol=2e-7)
 
 
 def test_another_seed_gives_another_result_and_the_seed_is_kept(mini: Any) -> None:

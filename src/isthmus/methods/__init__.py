@@ -16,6 +16,9 @@ from isthmus.methods import (  # noqa: F401
     rollout,
     surgery,
 )
+from isthmus.methods.plugins import load_plugins
 from isthmus.methods.registry import METHODS, Attribution, Method, get, register
 
 __all__ = ["METHODS", "Attribution", "Method", "get", "register"]
+
+load_plugins()
