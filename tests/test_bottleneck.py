@@ -21,7 +21,7 @@ from isthmus.encoders.counting import counted
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import OptionError
-from isthmus.methods import METHODS, bottleneck
+from isthmus.methods import METHODS, gates
 
 m2ib, iba = METHODS["m2ib"].function, METHODS["iba"].function
 
@@ -150,7 +150,7 @@ def test_iba_equals_a_loop_with_scipys_filter(wide64: Any, side: str, sigma: flo
 def test_smoothing_equals_scipys_on_grids_narrower_than_the_kernel(size: int, sigma: float) -> None:
     signal = np.random.default_rng(0).random(size)
     expected = gaussian_filter(signal, sigma, mode="mirror", truncate=2)
-    np.testing.assert_allclose(bottleneck._gaussian(size, sigma).numpy() @ signal, expected, rtol=1e-12)
+    np.testing.assert_allclose(gates._gaussian(size, sigma).numpy() @ signal, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["m2ib", "iba"])
@@ -304,7 +304,7 @@ def test_with_the_published_noise_the_paper_preset_equals_the_published_maps(
     """One stream for image and text of each pair in turn, drawn from in the last step, too."""
     stream, last = torch.Generator().manual_seed(seed), []
 
-    class Stream(bottleneck._Noise):
+    class Stream(gates.Noise):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             self._generators = [stream for _ in self._generators]
@@ -312,7 +312,7 @@ def test_with_the_published_noise_the_paper_preset_equals_the_published_maps(
                 last[-1].draw()
             last.append(self)
 
-    monkeypatch.setattr(bottleneck, "_Noise", Stream)
+    monkeypatch.setattr(gates, "Noise", Stream)
     found, arrays, lengths = published(mini, reference, 8, batch_size=1)
     for i, (one, length) in enumerate(zip(found, lengths, strict=True)):
         np.testing.assert_allclose(one.image.published[::2, ::2], arrays[f"m2ib_image_seed{seed}"][i], atol=1e-4)
