@@ -45,6 +45,26 @@ def dog() -> Path:
     return EXAMPLES / "dog.jpg"
 
 
+@pytest.fixture
+def run(mini: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Run the command line in this process, with the bundled model loaded once; gives code, stdout, stderr."""
+    import isthmus
+    from isthmus import cli
+
+    load = isthmus.explainer.load
+    monkeypatch.setattr("isthmus.explainer.load", lambda name, **k: mini if name == "mini" else load(name, **k))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(a) for a in arguments])
+        out = capsys.readouterr()
+        return int(caught.value.code or 0), out.out, out.err
+
+    return call
+
+
 def tiny_clip(
     *,
     image_size: int = 56,

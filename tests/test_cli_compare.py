@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,8 @@ import pytest
 
 import isthmus
 from conftest import EXAMPLES
-from isthmus import cli
 
 DOG = str(EXAMPLES / "dog.jpg")
-
-
-@pytest.fixture
-def run(mini: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Run the command line in this process, with the bundled model loaded once; gives code, stdout, stderr."""
-    load = isthmus.explainer.load
-    monkeypatch.setattr("isthmus.explainer.load", lambda name, **k: mini if name == "mini" else load(name, **k))
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as caught:
-            cli.main([str(a) for a in arguments])
-        out = capsys.readouterr()
-        return int(caught.value.code or 0), out.out, out.err
-
-    return call
 
 
 def test_it_prints_a_table_and_writes_files(run: Any, tmp_path: Path) -> None:

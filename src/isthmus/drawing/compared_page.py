@@ -21,9 +21,10 @@ from isthmus.drawing.compared_words import (
     speaks_against,
     written,
 )
-from isthmus.drawing.heatmap import calmed, layer, outlined
-from isthmus.drawing.page import _controls, _details, _fit, _jpeg, _png, style, whole_page
-from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
+from isthmus.drawing.heatmap import calmed, layer
+from isthmus.drawing.page import controls, details, style, whole_page
+from isthmus.drawing.pieces import cells, fit, jpeg, png, words
+from isthmus.drawing.scale import Scale, region_scale, word_scale
 from isthmus.explanation import Array, Explanation, ImageAttribution, TextAttribution
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def fragment(comparison: Comparison) -> str:
     """The same for a notebook: one element, its style bound to it."""
     one, picture = comparison.explanations[0], picture_of(comparison)
     small = None if picture is None else thumbnail(picture, _PICTURE)
-    base = None if small is None else _jpeg(calmed(small))
+    base = None if small is None else jpeg(calmed(small))
     rows = "\n".join(_row(comparison, row, small, base) for row in comparison.rows)
     heading = escape(one.caption or one.source or "Comparison of methods")
     return (
@@ -58,10 +59,10 @@ def _lead(comparison: Comparison, picture: Array | None) -> str:
     name = escape(f"The picture {one.source!r}" if one.source else "The picture", quote=True)
     seen = ""
     if picture is not None:
-        seen = f"<div class='seen'>{_frame(picture)}<img src='{_jpeg(picture)}' alt='{name}'></div></div>"
+        seen = f"<div class='seen'>{_frame(picture)}<img src='{jpeg(picture)}' alt='{name}'></div></div>"
     notes = "".join(f"<p dir='auto'>{escape(note)}</p>" for note in how_to_read(comparison))
-    controls = _controls(comparison.explanations)
-    bar = f"<div class='bar'>{controls}</div>" if controls else ""
+    shown = controls(comparison.explanations)
+    bar = f"<div class='bar'>{shown}</div>" if shown else ""
     return (
         f"<div class='method lead'><div class='told'>{_listed(facts_of(one))}</div>{seen}"
         f"<div class='said'>{notes}{bar}</div></div>"
@@ -93,7 +94,7 @@ def _row(comparison: Comparison, row: CompareRow, picture: Array | None, base: s
     if one.text is None and comparison.first("text") is not None:
         said = "<p class='absent'>It does not explain the text.</p>"
     notes = [note for note in notes_of(one) if note not in common_notes(comparison)]
-    said += "".join(f"<p class='note'>{escape(note)}</p>" for note in notes) + _details(one)
+    said += "".join(f"<p class='note'>{escape(note)}</p>" for note in notes) + details(one)
     seen = "" if seen is None else f"<div class='seen'>{seen}</div>"
     return f"<li class='method'>{told}{seen}<div class='said'>{said}</div></li>"
 
@@ -102,15 +103,19 @@ def _map(one: Explanation, row: CompareRow, picture: Array, base: str) -> str:
     assert one.image is not None
     image, scale = one.image, in_units(region_scale([one]), row)
     values = image.scores.ravel().tolist()
-    size = _fit((picture.shape[1], picture.shape[0]), _LAYER)
+    size = fit((picture.shape[1], picture.shape[0]), _LAYER)
     signs = (("for", 1), ("against", -1)) if speaks_against(values) else (("for", 1),)
     layers = "".join(
-        f"<img class='{kind}' src='{_png(layer(image, size, scale, sign=sign))}' alt=''>" for kind, sign in signs
+        f"<img class='{kind}' src='{png(layer(image, size, scale, sign=sign))}' alt=''>" for kind, sign in signs
     )
     label = escape(f"{row.method}: {_map_in_words(image, scale)}", quote=True)
+
+    def value(score: float) -> str:
+        return written(score, scale.limit, 4)
+
     return (
         _frame(picture, f" role='img' aria-label='{label}'")
-        + f"<img src='{base}' alt=''>{layers}{_cells(image, scale)}</div>{_legend(scale, values)}"
+        + f"<img src='{base}' alt=''>{layers}{cells(image, value)}</div>{_legend(scale, values)}"
     )
 
 
@@ -126,35 +131,13 @@ def _map_in_words(image: ImageAttribution, scale: Scale) -> str:
     return f"{said}; lowest: {place(image.scores.argmin())}"
 
 
-def _cells(image: ImageAttribution, scale: Scale) -> str:
-    """The crop's outline, and over each patch an empty box that tells its raw score."""
-    (width, height), crop, (rows, columns) = image.size, image.crop, image.scores.shape
-    box = (
-        f"left:{100 * crop.left / width:.4f}%;top:{100 * crop.top / height:.4f}%;"
-        f"width:{100 * (crop.right - crop.left) / width:.4f}%;height:{100 * (crop.bottom - crop.top) / height:.4f}%"
-    )
-    cells = "".join(
-        f"<i title='row {r + 1}, column {c + 1}: {written(float(image.scores[r, c]), scale.limit, 4)}'></i>"
-        for r in range(rows)
-        for c in range(columns)
-    )
-    kind = "crop outlined" if outlined(image) else "crop"
-    return f"<div class='{kind}' style='{box};grid-template-columns:repeat({columns},1fr)'>{cells}</div>"
-
-
 def _words(text: TextAttribution, scale: Scale) -> str:
     """The text with its words in colour, and their scale."""
-    parts, end = [], 0
-    for word in text.words:
-        colour, value = scale.colour(word.score), written(word.score, scale.limit, 4)
-        parts.append(escape(text.text[end : word.start]))
-        parts.append(
-            f"<span class='word' tabindex='0' style='background:{colour};color:{ink(colour)}' data-score='{value}' "
-            f"title='{value}'>{escape(word.text)}<span class='spoken'> {value}</span></span>"
-        )
-        end = word.end
-    words = f"<p class='words' dir='auto'>{''.join(parts)}{escape(text.text[end:])}</p>"
-    return words + _legend(scale, [word.score for word in text.words])
+
+    def value(score: float) -> str:
+        return written(score, scale.limit, 4)
+
+    return words(text, scale, value) + _legend(scale, [word.score for word in text.words])
 
 
 def _legend(scale: Scale, values: Sequence[float]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -12,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from isthmus.drawing.figure import small_print
-from isthmus.drawing.heatmap import calmed, layer, outlined
-from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
-from isthmus.explanation import Array, Completeness, Explanation, ImageAttribution, TextAttribution
+from isthmus.drawing.heatmap import calmed, layer
+from isthmus.drawing.pieces import cells, fit, jpeg, png
+from isthmus.drawing.pieces import words as coloured
+from isthmus.drawing.scale import Scale, region_scale, word_scale
+from isthmus.explanation import Completeness, Explanation, ImageAttribution
 
 _LAYER_LIMIT = 512  # pixels of the heat map's longer side; the browser scales it smoothly
 
@@ -49,7 +49,7 @@ def fragment(explanations: Explanation | Sequence[Explanation], *, heading: str 
     return (
         f"<div class='isthmus'>{style()}"
         + (f"<h1>{heading}</h1>" if heading else "")
-        + f"<div class='bar'>{''.join(map(_legend, used))}{_controls(many)}</div>"
+        + f"<div class='bar'>{''.join(map(_legend, used))}{controls(many)}</div>"
         + f"<div class='cards'>\n{cards}\n</div></div>"
     )
 
@@ -58,7 +58,8 @@ def _listed(explanations: Explanation | Sequence[Explanation]) -> list[Explanati
     return [explanations] if isinstance(explanations, Explanation) else list(explanations)
 
 
-def _controls(many: Sequence[Explanation]) -> str:
+def controls(many: Sequence[Explanation]) -> str:
+    """What changes how maps are shown; nothing where there is none."""
     if not any(one.image is not None for one in many):
         return ""
     change = "this.closest('.isthmus').style.setProperty('{}', {})"
@@ -84,13 +85,13 @@ def _card(one: Explanation, regions: Scale, words: Scale, number: int) -> str:
     if one.picture is not None or one.image is not None:
         parts.append(_pictures(one, regions))
     if one.text is not None:
-        parts.append(_words(one.text, words))
+        parts.append(coloured(one.text, words, _word))
     elif one.caption:
         parts.append(f"<p class='words' dir='auto'>{escape(one.caption)}</p>")
     parts += [f"<p class='small'>{escape(line)}</p>" for line in small_print(one)]
     for side in (one.image, one.text):
         parts += [f"<p class='note'>{escape(note)}</p>" for note in (side.notes if side is not None else ())]
-    return "\n".join([*parts, _details(one), "</article>"])
+    return "\n".join([*parts, details(one), "</article>"])
 
 
 def _figures(one: Explanation) -> str:
@@ -108,18 +109,18 @@ def _pictures(one: Explanation, scale: Scale) -> str:
         assert one.image is not None
         picture = np.full((*one.image.input_size, 3), 205, dtype=np.uint8)
     name = f"The picture {one.source!r}" if one.source else "The picture"
-    plain = f"<div class='frame'><img src='{_jpeg(picture)}' alt='{escape(name, quote=True)}'></div>"
+    plain = f"<div class='frame'><img src='{jpeg(picture)}' alt='{escape(name, quote=True)}'></div>"
     if one.image is None:
         return f"<div class='pictures'>{plain}</div>"
-    small = _fit((picture.shape[1], picture.shape[0]), _LAYER_LIMIT)
+    small = fit((picture.shape[1], picture.shape[0]), _LAYER_LIMIT)
     maps = "".join(
-        f"<img class='{kind}' src='{_png(layer(one.image, small, scale, sign=sign))}' alt=''>"
+        f"<img class='{kind}' src='{png(layer(one.image, small, scale, sign=sign))}' alt=''>"
         for kind, sign in (("for", 1), ("against", -1))
     )
     alt = escape(_map_in_words(one.image), quote=True)
     return (
         f"<div class='pictures'>{plain}<div class='frame' role='img' aria-label='{alt}'>"
-        f"<img src='{_jpeg(calmed(picture))}' alt=''>{maps}{_cells(one.image)}</div></div>"
+        f"<img src='{jpeg(calmed(picture))}' alt=''>{maps}{cells(one.image, _region)}</div></div>"
     )
 
 
@@ -137,38 +138,16 @@ def _map_in_words(image: ImageAttribution) -> str:
     )
 
 
-def _cells(image: ImageAttribution) -> str:
-    """The crop's outline, and over each patch an empty box that tells its raw score."""
-    width, height = image.size
-    crop, (rows, columns) = image.crop, image.scores.shape
-    box = (
-        f"left:{100 * crop.left / width:.4f}%;top:{100 * crop.top / height:.4f}%;"
-        f"width:{100 * (crop.right - crop.left) / width:.4f}%;height:{100 * (crop.bottom - crop.top) / height:.4f}%"
-    )
-    cells = "".join(
-        f"<i title='row {r + 1}, column {c + 1}: {image.scores[r, c]:+.5f}'></i>"
-        for r in range(rows)
-        for c in range(columns)
-    )
-    kind = "crop outlined" if outlined(image) else "crop"
-    return f"<div class='{kind}' style='{box};grid-template-columns:repeat({columns},1fr)'>{cells}</div>"
+def _region(score: float) -> str:
+    return f"{score:+.5f}"
 
 
-def _words(text: TextAttribution, scale: Scale) -> str:
-    parts, end = [], 0
-    for word in text.words:
-        colour, value = scale.colour(word.score), f"{word.score:+.4f}"
-        shown = escape(word.text)
-        parts.append(escape(text.text[end : word.start]))
-        parts.append(
-            f"<span class='word' tabindex='0' style='background:{colour};color:{ink(colour)}' data-score='{value}' "
-            f"title='{value}'>{shown}<span class='spoken'> {value}</span></span>"
-        )
-        end = word.end
-    return f"<p class='words' dir='auto'>{''.join(parts)}{escape(text.text[end:])}</p>"
+def _word(score: float) -> str:
+    return f"{score:+.4f}"
 
 
-def _details(one: Explanation) -> str:
+def details(one: Explanation) -> str:
+    """Where an explanation comes from, folded away."""
     rows = []
     for name, side in (("image", one.image), ("text", one.text)):
         if side is None:
@@ -203,24 +182,3 @@ def _completeness(found: Completeness) -> str:
         f"{found.open:.4f} open, {found.closed:.4f} closed; all positions sum to {found.total:.4f}, "
         f"a delta of {found.delta:+.1e} ({found.relative_delta:.2%})"
     )
-
-
-def _fit(size: tuple[int, int], limit: int) -> tuple[int, int]:
-    scale = min(1.0, limit / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _png(array: Array) -> str:
-    return _data(array, "PNG", optimize=True)
-
-
-def _jpeg(array: Array) -> str:
-    return _data(array, "JPEG", quality=88)
-
-
-def _data(array: Array, kind: str, **options: Any) -> str:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
