@@ -1,20 +1,22 @@
 """Seconds a pair of every method, at batch 1 and 32, side by side in one run; and of prompt-free maps.
 
     python benchmarks/methods.py                       all methods, default options, the bundled model
-    python benchmarks/methods.py --methods nib,m2ib    some of them
-    python benchmarks/methods.py --write               also writes the tables into docs/speed.md
+    python benchmarks/methods.py --methods m2ib,iba    some of them, and nib, to which ratios are taken
+    python benchmarks/methods.py --write               also puts the rows into benchmarks/results/methods.json, in place
+                                                       of earlier ones of the same methods, and that into docs/speed.md
 
-Pictures are decoded and the model is warm. The median of up to five calls is taken, as many as fit into 20 seconds.
+Pictures are decoded and the model is warm. The fastest of up to five calls counts, as many as fit into 20 seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import platform
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,10 +26,13 @@ from isthmus.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "speed.md"
+RESULTS = ROOT / "benchmarks" / "results" / "methods.json"
 MARK = "<!-- methods -->"
 BATCHES = (1, 32)
 TEXTS = ("a dog tied to a fire hydrant", "a bear walks over the green grass", "two men ride horses along a beach")
 PROMPTS = (1, 1000)
+
+Row = dict[str, Any]
 
 
 def pairs(count: int) -> tuple[list[Image.Image], list[str]]:
@@ -37,7 +42,7 @@ def pairs(count: int) -> tuple[list[Image.Image], list[str]]:
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Median time of a call that has run before."""
+    """Time of a call that has run before: the fastest, for all that disturbs a call makes it slower."""
     taken = []
     for _ in range(5):
         began = time.perf_counter()
@@ -45,7 +50,7 @@ def seconds(call: Callable[[], object]) -> float:
         taken.append(time.perf_counter() - began)
         if sum(taken) > 20:
             break
-    return statistics.median(taken)
+    return min(taken)
 
 
 def measure(model: isthmus.DualEncoder, method: str) -> tuple[list[float], Mapping[str, float]]:
@@ -64,19 +69,25 @@ def measure(model: isthmus.DualEncoder, method: str) -> tuple[list[float], Mappi
     return found, first.provenance.passes
 
 
-def methods_table(model: isthmus.DualEncoder, names: list[str]) -> list[str]:
-    """A row for each method, the fastest first; ratios are to NIB of the same run."""
-    rows = []
-    for name in names:
+def rows_of(model: isthmus.DualEncoder, names: Sequence[str]) -> dict[str, Row]:
+    """A row for each method and for NIB; ratios are to NIB of the same run."""
+    rows: dict[str, Row] = {}
+    for name in dict.fromkeys(["nib", *names]):
         times, passes = measure(model, name)
-        rows.append((times, name, f"{passes['forward']:.0f} + {passes['backward']:.0f}"))
-        print(f"{name:<22}{rows[-1][2]:>14}  " + "  ".join(f"{one:9.4f} s" for one in times), flush=True)
-    base = next((times[-1] for times, name, _ in rows if name == "nib"), None)
+        cost = f"{passes['forward']:.0f} + {passes['backward']:.0f}"
+        ratio = times[-1] / rows["nib"]["seconds"][-1] if rows else 1.0
+        rows[name] = {"passes": cost, "seconds": times, "ratio": ratio}
+        print(f"{name:<22}{cost:>14}  " + "  ".join(f"{one:9.4f} s" for one in times), flush=True)
+    return rows
+
+
+def table_of(rows: Mapping[str, Row]) -> list[str]:
+    """The fastest first."""
     lines = ["| method | passes of a pair | s a pair, batch 1 | s a pair, batch 32 | times `nib` at 32 |"]
     lines.append("|---|---|---|---|---|")
-    for times, name, passes in sorted(rows, key=lambda row: row[0][-1]):
-        ratio = f"{times[-1] / base:.2f}" if base else ""
-        lines.append(f"| `{name}` | {passes} | " + " | ".join(f"{one:.3f}" for one in times) + f" | {ratio} |")
+    for name, row in sorted(rows.items(), key=lambda item: item[1]["ratio"]):
+        times = " | ".join(f"{one:.3f}" for one in row["seconds"])
+        lines.append(f"| `{name}` | {row['passes']} | {times} | {row['ratio']:.2f} |")
     return lines
 
 
@@ -99,15 +110,19 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
     model = isthmus.load("mini", device="cpu")
-    cores = torch.get_num_threads()
-    head = (
-        f"Model `mini` {model.revision}, float32, torch {torch.__version__}, {platform.machine()} with {cores} cores."
-    )
-    lines = [head, "", *methods_table(model, arguments.methods.split(",")), "", *prompts_table(model)]
-    print("\n".join(lines))
+    rows, prompts = rows_of(model, arguments.methods.split(",")), prompts_table(model)
+    if arguments.write:
+        earlier = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        rows = {name: row for name, row in {**earlier, **rows}.items() if name in METHODS}
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    machine = f"{platform.machine()} with {torch.get_num_threads()} cores"
+    head = f"Model `mini` {model.revision}, float32, torch {torch.__version__}, {machine}, texts of 7 words."
+    table = "\n".join([head, "", *table_of(rows), "", *prompts])
+    print(table)
     if arguments.write:
         before, _, _ = DOC.read_text(encoding="utf-8").partition(MARK)
-        DOC.write_text(before + MARK + "\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        DOC.write_text(f"{before}{MARK}\n\n{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

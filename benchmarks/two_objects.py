@@ -35,7 +35,7 @@ MARK = "<!-- table -->"
 GRID = 7  # patches along a side of what mini sees
 FINE = 32 * GRID  # points along a side at which a mask's area is measured
 SMALLEST, LARGEST = 1 / GRID**2, 0.7  # share of the crop that a category must have, and may have
-# Less than their defaults, so that the whole run takes half an hour on two cores.
+# Less than their defaults, with which the run would take hours; so it took 40 minutes on one thread, beside other work.
 FEWER: dict[str, dict[str, Any]] = {
     "rise": {"samples": 200},
     "lime": {"samples": 200},
