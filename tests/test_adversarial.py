@@ -234,14 +234,14 @@ def test_chunks_do_not_change_a_map(tiny: Any, side: str, method: str) -> None:
 @pytest.mark.parametrize("side", ["image", "text"])
 @pytest.mark.parametrize(("method", "size"), [("mfaba", "eta"), ("agi", "epsilon")])
 def test_passes_are_at_most_those_declared(tiny: Any, side: str, method: str, size: str) -> None:
-    """Steps too small to arrive take all; AGI by default has 15 paths, so 15 n is `classes * n`."""
+    """Steps too small to arrive take all; AGI by default has 15 paths, so 15n is `classes * n`."""
     target, bank = classes_of(tiny, side)
     inputs, layouts = inputs_of(tiny, side), layouts_of(side)
     options: dict[str, Any] = {"steps": 4, size: 1e-9} | ({"classes": 5} if method == "agi" else {})
     with counted() as passes:
         METHODS[method].function(tiny.tower(side), inputs, target, layouts=layouts, bank=bank, **options)
     forward, backward = (
-        eval(formula.replace("15 n", "5 * n").replace("30 n", "10 * n"), {"n": 4}) for formula in METHODS[method].passes
+        eval(formula.replace("15n", "5 * n").replace("30n", "10 * n"), {"n": 4}) for formula in METHODS[method].passes
     )
     assert passes == {"forward": 3 * forward, "backward": 3 * backward}
 

@@ -249,8 +249,8 @@ def test_passes_are_those_that_the_registry_states(tiny64: Any, method: str) -> 
         with counted() as passes:
             METHODS[method].function(tiny64.image, inputs, target, layouts=layouts, layer=2, steps=n)
         assert METHODS[method].passes == ("10n - 9", "10n - 10")
-    stated = (10 * n - 9, 10 * n - 10)
-        assert tuple(passes.values()) == tuple(2 * number for number in stated)
+        stated = (10 * n - 9, 10 * n - 10)
+        assert tuple(passes.values()) == (2 * stated[0], 2 * stated[1])
 
 
 def test_the_seed_decides(tiny64: Any) -> None:
