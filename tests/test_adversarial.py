@@ -343,3 +343,27 @@ def test_the_preset_needs_a_stem(tiny: Any) -> None:
         METHODS["mfaba"].function(
             bare, inputs_of(tiny, "image"), target, layouts=layouts_of("image"), bank=bank, preset="paper"
         )
+
+
+@pytest.mark.parametrize("method", ["mfaba", "agi", "textspan", "clip-surgery"])
+def test_a_bank_of_any_form_is_used_or_refused(mini: Any, tmp_path: Any, method: str) -> None:
+    picture(3).save(tmp_path / "a.png")
+    picture(4).save(tmp_path / "b.png")
+    options = {"method": method, "sides": "image"} | ({"steps": 1} if method in ("mfaba", "agi") else {})
+
+    def run(bank: Any, **more: Any) -> Any:
+        return isthmus.explain(mini, picture(), "a dog", bank=bank, **{**options, **more})
+
+    texts = ["a cat", "a red car"]
+    vectors = torch.stack([mini.text.embed(mini.processing.texts([t], truncate=False)[0])[0] for t in texts])
+    np.testing.assert_allclose(run(vectors).image.scores, run(texts).image.scores, atol=1e-5)
+    if method != "clip-surgery":
+        one, two = (run(bank, sides="text").text for bank in (tmp_path, sorted(tmp_path.iterdir())))
+        assert one == two
+    for bank in ([], [3], ["a cat", tmp_path / "a.png"]):
+        with pytest.raises(OptionError, match="bank takes texts, or pictures and folders"):
+            run(bank)
+    with pytest.raises(OptionError, match="serves a side that is not explained"):
+        run([tmp_path])
+    with pytest.raises(OptionError, match="A bank of vectors is finite"):
+        run(torch.ones(3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,26 @@ def test_help_needs_no_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "--methods" in found.stdout
+
+
+def test_a_terminal_of_plain_letters_gets_numbers_for_others(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "60", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "isthmus", "compare", DOG, "a d\u00f6g on the \U0001f33f grass", "--methods"]
+    done = subprocess.run(
+        [*command, "gradcam,hirescam", "--out", str(tmp_path)], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"Written to" in done.stdout
+
+
+def test_a_picture_may_be_an_options_value_and_a_file_is_no_folder(run: Any, tmp_path: Path) -> None:
+    bear = EXAMPLES / "bear.jpg"
+    arguments = ["compare", DOG, "a dog", "--methods", "occlusion", "--sides", "image"]
+    code, _, said = run(*arguments, "--option", f"occlusion.replacement={bear}", "--out", tmp_path / "out")
+    assert code == 0, said
+    shown = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert "bear" in str(shown["rows"][0])
+    (tmp_path / "file").touch()
+    code, _, said = run(*arguments, "--out", tmp_path / "file")
+    assert code == 1
+    assert "is a file: give --out a folder" in said

@@ -166,3 +166,24 @@ def test_passes_are_counted_without_the_corpus(tiny: Any) -> None:
 def test_a_corpus_of_both_kinds_is_refused() -> None:
     with pytest.raises(isthmus.IsthmusError, match="texts or pictures, not both"):
         Contrast(["a dog"], [EXAMPLES])
+
+
+def test_a_kept_contrast_is_embedded_once_for_a_model(make_tiny: Callable[..., Any], monkeypatch: Any) -> None:
+    """As large as 1,500 texts, over methods, calls and a comparison; again only where weights change."""
+    model, runs = make_tiny(), []
+    embed = type(model.text).embed
+
+    def counting(tower: Any, inputs: Any) -> Any:
+        runs.extend([1] * (tower.side == "text"))
+        return embed(tower, inputs)
+
+    monkeypatch.setattr(type(model.text), "embed", counting)
+    target = isthmus.Contrast(for_=["a dog"], against=[f"a thing of the kind {i}" for i in range(1500)])
+    for method in ("saliency", "gradcam"):
+        isthmus.explain(model, picture(), target=target, method=method)
+    isthmus.compare(model, picture(), target=target, methods=["hirescam", "legrad"])
+    assert len(runs) == 1 + 24  # batches of 64
+    with torch.no_grad():
+        next(model.text.model.parameters()).add_(0.01)
+    isthmus.explain(model, picture(), target=target, method="gradcam")
+    assert len(runs) == 2 * 25

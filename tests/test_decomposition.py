@@ -305,3 +305,9 @@ def test_a_text_of_one_position_has_a_map(tiny64: Any) -> None:
     found = textspan(tiny64.text, inputs, vectors(2), bank=vectors(2, 9))
     assert found.scores.shape == (2, 1)
     assert float(found.scores.abs().min()) > 0
+
+
+def test_a_target_of_zero_has_a_map_of_zeros(mini: Any) -> None:
+    for options in ({"against": "a dog"}, {"bank": ["a dog"]}):
+        found = isthmus.explain(mini, picture(), "a dog", method="textspan", sides="image", **options)
+        assert np.abs(found.image.scores).max() < 1e-6

@@ -91,3 +91,12 @@ def test_local_links_lead_somewhere() -> None:
     for path in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_every_method_is_in_the_documents() -> None:
+    text = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("methods.md", "speed.md")}
+    for name in METHODS:
+        for document, said in text.items():
+            assert f"`{name}`" in said, f"{document}: {name}"
+    pointed = (ROOT / "docs" / "two-objects.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in pointed for name, method in METHODS.items() if "image" in method.sides)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,3 +249,18 @@ def test_the_grid_has_the_models_shape(models: Callable[[str], Any], shape: str)
     one = run(models(shape), picture(0, (100, 100)), "a dog", "nib")
     assert one.image.scores.shape == (rows, columns)
     assert one.image.heatmap().shape == (100, 100)
+
+
+HOOKING = ["multilayer-nib", "textspan", "legrad", "attnlrp", "grad-eclip", "gem", "chefer", "rollout", "nib"]
+
+
+@pytest.mark.parametrize("method", HOOKING)
+def test_two_threads_on_one_model_do_not_see_each_other(models: Callable[[str], Any], method: str) -> None:
+    """A method's hooks live on the model while it runs, so a second method must wait."""
+    model = models("grid 7x7")
+    names = [method, "gradcam", method, "saliency"]
+    alone = {name: run(model, picture(), "a dog", name, sides="image") for name in set(names)}
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [(name, pool.submit(run, model, picture(), "a dog", name, sides="image")) for name in names * 5]
+        for name, job in jobs:
+            assert job.result().image == alone[name].image

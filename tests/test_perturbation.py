@@ -170,7 +170,7 @@ def test_lime_is_the_weighted_ridge_regression(model: Any, side: str) -> None:
             keep[list(layout.content)] = mask
             scores.append(score(row, keep))
         distance = 1 - masks.sum(1) / np.maximum(np.linalg.norm(masks, axis=1), 1e-12) / np.sqrt(players)
-        weight = np.exp(-(distance**2) / 0.4**2)
+        weight = np.sqrt(np.exp(-(distance**2) / 0.4**2))
         # The penalty as rows of a least-squares system; the last column is the free intercept.
         design = np.vstack(
             [np.sqrt(weight)[:, None] * np.c_[masks, np.ones(40)], np.sqrt(0.5) * np.eye(players, players + 1)]
@@ -225,7 +225,7 @@ def test_lime_of_few_words_is_captums(model: Any) -> None:
 
         def near(full: torch.Tensor, mask: torch.Tensor, *_: Any, **__: Any) -> float:
             angle = float(cosine_similarity(full, mask)[0])
-            return float(np.exp(-((1 - angle) ** 2) / 0.5**2))
+            return float(np.sqrt(np.exp(-((1 - angle) ** 2) / 0.5**2)))
 
         def one_after_another(*_: Any, drawn: torch.Tensor = drawn, **__: Any) -> Iterator[torch.Tensor]:
             for mask in drawn:

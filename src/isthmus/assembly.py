@@ -143,6 +143,7 @@ def joint_attribution(found: Interaction, row: int, image: TokenLayout, text: To
         tokens=tokens,
         words=tuple(tuple(index[p] for p in word.positions) for word in text.words),
         options=jsonable(found.options[row]),
+        notes=found.notes,
     )
 
 

@@ -31,10 +31,10 @@ from isthmus.targets import (
     FixedTarget,
     Pair,
     Target,
+    bank_embeddings,
+    bank_side,
     describe,
-    embeddings_of,
     mean_embedding,
-    modality,
     named,
     target_vector,
 )
@@ -91,6 +91,11 @@ class Call:
         for side in self.sides:
             if side not in self.method.sides:
                 raise OptionError(f"{self.method.name} is not defined for the {side} side: choose another method.")
+        bank = self.options.get("bank")
+        if bank is not None and not isinstance(bank, Mapping) and bank_side(bank) not in (None, *self.sides):
+            raise OptionError(
+                "This bank serves a side that is not explained: give texts for a picture, and pictures for a text."
+            )
         if self.joint and self.method.joint is None:
             able = ", ".join(sorted(name for name, one in registry.METHODS.items() if one.joint is not None))
             raise OptionError(f"{self.method.name} has no joint map: choose one of {able}.")
@@ -152,7 +157,7 @@ class Call:
 
     def _arguments(self, side: Side, batch: _Batch) -> dict[str, Any]:
         """What the method's function takes beside the tower, its inputs and the target."""
-        options = {name: self._as_pixels(value) for name, value in self.options.items()}
+        options = {k: v if k == "bank" else self._as_pixels(v) for k, v in self.options.items()}
         options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in options.items()}
         if self.method.needs_bank:
             options["bank"] = self._once(f"bank of the {side}", lambda: self._bank(side, options.get("bank")))
@@ -163,13 +168,10 @@ class Call:
         return {name: value for name, value in options.items() if value is not None}
 
     def _bank(self, side: Side, items: Any) -> Tensor:
-        """`(M, D)` unit embeddings that the method compares with: items of the other kind, or the reference set."""
-        other: Side = "text" if side == "image" else "image"
-        if items is not None:
-            items = list(items) if isinstance(items, (list, tuple)) else [items]
-            if modality(items[0]) == other:
-                return embeddings_of(self.model, items, truncate=self.truncate)[0]
-        return self.model.tower(other).reference_embeddings()
+        """`(M, D)` unit embeddings that the method compares with: the user's, or those of the reference set."""
+        if items is not None and bank_side(items) in (None, side):
+            return bank_embeddings(self.model, items, truncate=self.truncate)
+        return self.model.tower("text" if side == "image" else "image").reference_embeddings()
 
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         """What all batches of a call share is made once."""

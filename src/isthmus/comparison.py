@@ -215,6 +215,8 @@ def check(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> Non
     for name, given in options.items():
         if name not in names:
             raise OptionError(f"There are options for {name!r}, which is not compared: add it to methods.")
+        if not isinstance(given, Mapping):
+            raise OptionError(f"The options of {name} are a mapping of names to values, not {given!r}.")
         known = {*registry.get(name).options, "preset"}
         unknown = [option for option in given if option not in known]
         if unknown:

@@ -6,7 +6,7 @@ The score is `f = <u / |u|, t>` with `u` the embedding of the explained side and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, Picture, open_picture
 from isthmus.encoders.tower import Side, accumulator, unit
+from isthmus.encoders.weights import version_of
 from isthmus.errors import InputError, OptionError
 
 
@@ -33,11 +34,13 @@ class Contrast:
     Items are texts (strings), which explain a picture, or pictures (`pathlib.Path` of one or of a whole folder, PIL
     images, arrays, `PreparedImage`), which explain a text. A string is always a text. Either list may be empty, not
     both.
+    They are embedded once for a model, by the first call that uses this object.
     Linear in the explained embedding, so swapping the lists negates every map (Lin et al., COCOA, ICLR 2023).
     """
 
     for_: Sequence[Any] = ()
     against: Sequence[Any] = ()
+    _kept: dict[Any, FixedTarget] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse items of both kinds."""
@@ -86,6 +89,13 @@ def target_vector(model: DualEncoder, target: Contrast | Direction, *, truncate:
     """The vector of a target that does not depend on the partner."""
     if isinstance(target, Direction):
         return FixedTarget(_direction(model, target))
+    key = (id(model), version_of(model.model), truncate)
+    if key not in target._kept:
+        target._kept[key] = _difference(model, target, truncate=truncate)
+    return target._kept[key]
+
+
+def _difference(model: DualEncoder, target: Contrast, *, truncate: bool) -> FixedTarget:
     plus, minus = (mean_embedding(model, items, truncate=truncate) for items in (target.for_, target.against))
     notes = tuple(note for part in (plus, minus) if part is not None for note in part.notes)
     if plus is None or minus is None:
@@ -160,6 +170,41 @@ def expanded(items: Sequence[Any]) -> list[Any]:
         else:
             found.append(item)
     return found
+
+
+def bank_side(items: Any) -> Side | None:
+    """The side that a bank can serve: texts a picture, pictures a text; None of vectors, which serve both.
+
+    Raises:
+        OptionError: an empty bank, or one of several kinds.
+    """
+    if isinstance(items, Tensor):
+        if items.ndim != 2 or not len(items) or not bool(torch.isfinite(items).all()):
+            raise OptionError(f"A bank of vectors is finite and (items, D), not {tuple(items.shape)}.")
+        return None
+    listed = _bank_items(items)
+    kinds = {_kind(item) for item in listed}
+    if len(kinds) != 1 or None in kinds:
+        raise OptionError("bank takes texts, or pictures and folders as pathlib.Path, at least one and of one kind.")
+    return "image" if kinds == {"text"} else "text"
+
+
+def bank_embeddings(model: DualEncoder, items: Any, *, truncate: bool = False) -> Tensor:
+    """Unit embeddings `(M, D)` of a bank: vectors as they are, made of length one, or items that are embedded."""
+    if isinstance(items, Tensor):
+        return unit(items.to(model.device))
+    return embeddings_of(model, _bank_items(items), truncate=truncate)[0]
+
+
+def _bank_items(items: Any) -> list[Any]:
+    return list(items) if isinstance(items, (list, tuple)) else [items]
+
+
+def _kind(item: Any) -> Side | None:
+    try:
+        return modality(item)
+    except OptionError:
+        return None
 
 
 def describe(target: Target, partner: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -75,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage or some records failed, 130 interrupted."""
     # Threads that wait by spinning for long make a busy machine many times slower; torch reads this when imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "50000")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a character gets its number
     try:
         app(arguments, prog_name="isthmus")
     except IsthmusError as error:

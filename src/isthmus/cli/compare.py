@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isthmus.cli.explain import Sides, _loaded
+from isthmus.cli.explain import Sides, _loaded, value_of
 from isthmus.errors import OptionError
 
 if TYPE_CHECKING:
@@ -62,6 +61,9 @@ def compare(
         raise OptionError("There is no text: isthmus compare PICTURE TEXT.")
     names = chosen(_listed(methods))
     check(names, options)
+    folder = out if out is not None else Path("isthmus-out") / f"{Path(image).resolve().stem or 'picture'}-compared"
+    if folder.is_file():
+        raise OptionError(f"{str(folder)!r} is a file: give --out a folder.")
     loaded = _loaded(model, device, dtype)
     with _progress(names) as progress:
         found = run(
@@ -75,7 +77,6 @@ def compare(
             truncate=truncate,
             progress=progress,
         )
-    folder = out if out is not None else Path("isthmus-out") / f"{Path(image).resolve().stem or 'picture'}-compared"
     paths = found.save(folder)
     _print(found)
     print_files(paths, folder)
@@ -90,18 +91,14 @@ def _listed(methods: str | None) -> str | list[str] | None:
 
 
 def _options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """METHOD.NAME=VALUE, with the value as in JSON where it is such, else a text; by method and name."""
+    """METHOD.NAME=VALUE by method and name, see `value_of`."""
     options: dict[str, dict[str, Any]] = {}
     for text in given:
         place, equals, value = text.partition("=")
         method, dot, name = (part.strip() for part in place.partition("."))
         if not (equals and dot and method and name):
             raise OptionError(f"--option takes METHOD.NAME=VALUE, such as nib.layer=9, not {text!r}.")
-        try:
-            read = json.loads(value)
-        except ValueError:
-            read = value
-        options.setdefault(method, {})[name.replace("-", "_")] = read
+        options.setdefault(method, {})[name.replace("-", "_")] = value_of(value)
     return options
 
 

@@ -159,15 +159,23 @@ def _saved(found: list[Explanation], folder: Path, title: str) -> list[Path]:
 
 
 def _named_option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, with the value as in JSON where it is such, else a text."""
+    """NAME=VALUE, see `value_of`."""
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier() or name in inspect.signature(explain).parameters:
         raise OptionError(f"--option takes NAME=VALUE, and a name that has no option of its own, not {text!r}.")
+    return name, value_of(value)
+
+
+def value_of(text: str) -> Any:
+    """An option's value: as in JSON where it is such, the path of a picture that is there, else a text."""
+    from isthmus.encoders.pictures import PICTURE_SUFFIXES
+
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name, value
+        path = Path(text)
+        return path if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file() else text
 
 
 def _layer(text: str | None) -> float | None:

@@ -20,7 +20,8 @@ def rows_at_once(split: Split, memory: int | None) -> int:
 
     The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical.
     """
-    if memory is not None and not (isinstance(memory, Real) and memory > 0):
+    sound = isinstance(memory, Real) and not isinstance(memory, bool) and 0 < memory < math.inf
+    if memory is not None and not sound:
         raise OptionError(f"memory must be a number of bytes, not {memory!r}.")
     if memory is None:
         device = split.hidden.device

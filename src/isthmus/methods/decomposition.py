@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from isthmus.encoders.attention import attention_weights
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.registry import Attribution, Method, register
 from isthmus.methods.slope import positions_of
@@ -160,6 +161,7 @@ class Head:
 def pulled(head: Split, states: Tensor, rows: Tensor, vectors: Tensor, memory: int | None) -> Head:
     """What vectors `(N, D)` weigh at the final states `(N, T, d)` of inputs `rows`, LayerNorm's deviation held."""
     length = vectors.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    directions = vectors / length * _LENGTH  # before they enter the graph: its factors would overflow beside zeros
     slopes, pooled = vectors.new_empty(len(states), states.shape[-1]), torch.empty_like(rows)
     embedding = torch.empty_like(vectors)
 
@@ -167,7 +169,7 @@ def pulled(head: Split, states: Tensor, rows: Tensor, vectors: Tensor, memory: i
         state = states[part].detach().clone().requires_grad_(True)
         with torch.enable_grad(), _held(head.tower) as norms:
             found = head.resume(state, rows[part]).to(vectors.dtype)
-            (slope,) = torch.autograd.grad((found * vectors[part] / length[part] * _LENGTH).sum(), state)
+            (slope,) = torch.autograd.grad((found * directions[part]).sum(), state)
         size = slope.abs().amax(-1)
         if not norms or bool(((size > 0).sum(-1) > 1).any()):
             raise ModelError(
@@ -201,7 +203,7 @@ def _held(tower: Tower) -> Iterator[list[nn.Module]]:
         return held.to(output.dtype)
 
     inside = {id(module) for module in tower.blocks.modules()}
-    with ExitStack() as stack:
+    with lock_of(tower.model), ExitStack() as stack:
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm) and id(module) not in inside:
                 stack.callback(module.register_forward_hook(hold).remove)

@@ -14,6 +14,7 @@ from isthmus.encoders.cut import recorded
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.checks import whole
 from isthmus.methods.registry import Attribution, Method, register
@@ -198,7 +199,7 @@ def legrad(
         raise OptionError(
             f"start_layer={start_layer} is the last block's output: give a block, 0 to {tower.depth - 1}."
         )
-    with recorded(tower, tower.depth) as last:
+    with lock_of(tower.model), recorded(tower, tower.depth) as last:
         split = tower.split(inputs, first)
     layers = range(first, tower.depth)
     head, device = head_of(split, as_tuple=last.as_tuple), split.hidden.device

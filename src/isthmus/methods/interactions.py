@@ -13,6 +13,7 @@ where a_i is the Banzhaf value of i and c_ij the Banzhaf interaction of a token 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ _MEDIAN_OF_NORMAL = 0.6745  # median size of a normal variable over its standard
 def joint_banzhaf(image: Half, text: Half, *, keep: float = 0.5, **options: Any) -> Interaction:
     """Weighted Banzhaf interactions of tokens and patches (FIxLIP, NeurIPS 2025, of order two across the sides).
 
-    `matrix` has them; the other terms are such that all of them sum to the fitted worth of the whole pair.
+    `matrix` has them; the other terms are such that all of them sum to the *fitted* worth of the whole pair, which may
+    miss its cosine by most of it: the fit is best where about `keep` of the players are there.
 
     Args:
         image, text: the two sides.
@@ -54,7 +56,8 @@ def joint_banzhaf(image: Half, text: Half, *, keep: float = 0.5, **options: Any)
     def nodes(_players: int, **_: bool) -> list[tuple[float, float]]:
         return [(keep, 1.0)]
 
-    return _played(image, text, nodes, solved, {"keep": keep}, options)
+    fitted = "the terms sum to the game's best fit of order two, which misses the cosine by delta: not by chance"
+    return replace(_played(image, text, nodes, solved, {"keep": keep}, options), notes=(fitted,))
 
 
 def joint_shapley(image: Half, text: Half, **options: Any) -> Interaction:
@@ -62,7 +65,8 @@ def joint_shapley(image: Half, text: Half, **options: Any) -> Interaction:
 
     They are the Banzhaf interactions averaged over all p (Owen, 1972), by Gauss-Legendre nodes. A player's own term is
     its Shapley value less half of its interactions (as in the n-Shapley values of Bordt & von Luxburg, AISTATS 2023),
-    so that all terms sum to open - closed, exactly where both sides are solved exactly.
+    so that all terms sum to open - closed, exactly where both sides are solved exactly. Where coalitions are drawn, p
+    has but four nodes, whose error `standard_error` does not cover.
 
     Args:
         image, text: the two sides.

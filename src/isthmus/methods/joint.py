@@ -39,6 +39,7 @@ class Interaction:
         text_alone, image_alone: `(B, T)`, `(B, V)`.
         constant, similarity: `(B,)`.
         options: options as resolved, for each pair.
+        notes: what a reader should know of all of them.
     """
 
     matrix: Tensor
@@ -47,6 +48,7 @@ class Interaction:
     constant: Tensor
     similarity: Tensor
     options: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...] = ()
 
 
 def joint_nib(image: Half, text: Half, **options: Any) -> Interaction:

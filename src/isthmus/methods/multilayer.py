@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Tower, accumulator
+from isthmus.encoders.weights import lock_of
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.path import StraightPath
@@ -163,7 +164,7 @@ class _GatedPath(StraightPath):
 
             return narrow
 
-        with ExitStack() as stack:
+        with lock_of(self.split.tower.model), ExitStack() as stack:
             for layer in self.layers[1:]:
                 stack.callback(blocks[layer].register_forward_pre_hook(gate(layer), with_kwargs=True).remove)
             yield seen

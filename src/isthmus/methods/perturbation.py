@@ -189,8 +189,8 @@ def lime(
     """LIME (Ribeiro et al., KDD 2016): the weights of a local linear model of the score, over patches or tokens.
 
     Minimises `sum over k of pi_k (s_k - w b_k - w_0)^2 + ridge |w|^2` over masks b_k that keep each position with
-    probability 1/2, the first keeping all, with `pi = exp(-D^2 / width^2)` and D the cosine distance of b_k from the
-    full mask. The players are patches, not the superpixels of the published code for pictures. Random: `r_squared` of
+    probability 1/2, the first keeping all, with `pi = sqrt(exp(-D^2 / width^2))` and D the cosine distance of b_k from
+    the full mask. The players are patches, not the superpixels of the published code for pictures. Random: `r_squared` of
     the result tells how much of the weighted scores' variance the linear model explains.
 
     Args:
@@ -222,7 +222,7 @@ def _ridge(masks: Tensor, values: Tensor, content: Tensor, *, width: float, ridg
     """Weights `(B, T)` and the share of variance explained `(B,)`; the intercept is not penalised."""
     masks, values = masks.double(), values.double()
     share = masks.sum(-1) / content.sum(-1, keepdim=True).clamp(min=1)
-    kernel = torch.exp(-(((1 - share.sqrt()) / width) ** 2))
+    kernel = torch.exp(-(((1 - share.sqrt()) / width) ** 2) / 2)
     near = kernel / kernel.sum(1, keepdim=True)
     mean, average = (near[..., None] * masks).sum(1, keepdim=True), (near * values).sum(1, keepdim=True)
     x, y = masks - mean, values - average
