@@ -190,8 +190,8 @@ def lime(
 
     Minimises `sum over k of pi_k (s_k - w b_k - w_0)^2 + ridge |w|^2` over masks b_k that keep each position with
     probability 1/2, the first keeping all, with `pi = sqrt(exp(-D^2 / width^2))` and D the cosine distance of b_k from
-    the full mask. The players are patches, not the superpixels of the published code for pictures. Random: `r_squared` of
-    the result tells how much of the weighted scores' variance the linear model explains.
+    the full mask. The players are patches, not the superpixels of the published code for pictures. Random:
+    `r_squared` of the result tells how much of the weighted scores' variance the linear model explains.
 
     Args:
         tower, inputs, target: see `isthmus.methods.nib.nib`.
