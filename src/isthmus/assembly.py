@@ -116,7 +116,7 @@ def text_attribution(
         completeness=row.completeness,
         target=target,
         options=row.options,
-        published=_minmax(row.scores[kept], row.flat).numpy() if row.published else None,
+        published=minmax(row.scores[kept], row.flat).numpy() if row.published else None,
         notes=(*row.notes, *notes),
     )
 
@@ -153,10 +153,11 @@ def _special(row: Row, layout: TokenLayout) -> tuple[Special, ...]:
 
 def _published_image(grid: Tensor, input_size: tuple[int, int], flat: float) -> Array:
     large = nn.functional.interpolate(grid[None, None].float(), size=input_size, mode="bilinear", align_corners=False)
-    return np.asarray(_minmax(large[0, 0], flat).numpy())
+    return np.asarray(minmax(large[0, 0], flat).numpy())
 
 
-def _minmax(values: Tensor, flat: float) -> Tensor:
+def minmax(values: Tensor, flat: float) -> Tensor:
+    """Values stretched to [0, 1] as published code does; `flat` where all are the same."""
     low, high = values.min(), values.max()
     return (values - low) / (high - low) if high > low else torch.full_like(values, flat)
 

@@ -1,0 +1,149 @@
+"""Plan: what a run evaluates, checked before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from isthmus.assembly import jsonable
+from isthmus.benchmark.choosing import CHOICES
+from isthmus.benchmark.spec import ORACLE, Spec
+from isthmus.datasets.sample import Sample
+from isthmus.encoders.dual import DualEncoder
+from isthmus.encoders.tower import Side
+from isthmus.errors import OptionError
+from isthmus.metrics.pairs import REPLACEMENTS, SIDES
+from isthmus.metrics.registry import METRICS, Metric, Question
+
+ORACLE_PAIRS = 48
+USUAL = ("confidence-drop", "confidence-increase", "insertion", "deletion", "insertion-deletion", "sensitivity-n")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a run evaluates.
+
+    Attributes:
+        model: the model.
+        dataset: the dataset's name.
+        samples: its samples, in the order that makes the batches.
+        specs: methods and trivial maps.
+        metrics: the metrics.
+        metric_options: options by a metric's name, for all of its variants.
+        replacements: what stands where something was taken away, for metrics that take it; the first one is unnamed in
+            the table, and the others give variants of their own.
+        choice: which caption is judged, see `isthmus.benchmark.choosing`.
+        seed: of all random draws.
+        batch_size: pairs at once; `preset="paper"` depends on it.
+        oracle_pairs: the greedy oracle, which is dear, is made for so many pairs, up to a whole batch.
+        sides: the sides that are judged.
+    """
+
+    model: DualEncoder
+    dataset: str
+    samples: Sequence[Sample]
+    specs: tuple[Spec, ...]
+    metrics: tuple[Metric, ...]
+    metric_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    replacements: tuple[str, ...] = ("mean",)
+    choice: str = "best"
+    seed: int = 0
+    batch_size: int = 32
+    oracle_pairs: int = ORACLE_PAIRS
+    sides: tuple[Side, ...] = SIDES
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if not self.samples:
+            raise OptionError("There is nothing to evaluate: the sample is empty.")
+        if not self.specs or not self.metrics:
+            raise OptionError("There is nothing to evaluate: name at least one method and one metric.")
+        if self.choice not in CHOICES:
+            raise OptionError(f"There is no choice {self.choice!r} of captions: choose one of {', '.join(CHOICES)}.")
+        if len({spec.label for spec in self.specs}) < len(self.specs):
+            raise OptionError("Two methods bear one label: give each a label of its own.")
+        known = {*REPLACEMENTS["image"], *REPLACEMENTS["text"]}
+        for name in self.replacements:
+            if name not in known:
+                raise OptionError(f"There is no replacement {name!r}: choose from {', '.join(sorted(known))}.")
+        for name, given in self.metric_options.items():
+            _check_options(name, given, self.metrics)
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The questions that the metrics ask."""
+        return tuple(dict.fromkeys(metric.question for metric in self.metrics))
+
+    def variants(self, metric: Metric, side: Side) -> dict[str, dict[str, Any]]:
+        """The variants of a metric on a side, with all their options."""
+        if side not in metric.sides or side not in self.sides:
+            return {}
+        common = dict(self.metric_options.get(metric.name, {}))
+        found: dict[str, dict[str, Any]] = {}
+        for name, own in metric.variants_of(side).items():
+            options = {**common, **own}
+            if "replacement" not in inspect.signature(metric.function).parameters or "replacement" in options:
+                found[name] = options
+                continue
+            if options.get("protocol") == "paper" or name == "paper":
+                found[name] = options
+                continue
+            for i, replacement in enumerate(self.replacements):
+                if replacement in REPLACEMENTS[side]:
+                    label = name if i == 0 else f"{name}, {replacement}".lstrip(", ")
+                    found[label] = {**options, "replacement": replacement}
+        return found
+
+    def wanted(self, spec: Spec, question: Question, start: int) -> list[tuple[Metric, Side, str, dict[str, Any]]]:
+        """What is measured of a spec on the batch that begins at pair `start`."""
+        if spec.method == ORACLE and start >= self.oracle_pairs:
+            return []
+        return [
+            (metric, side, name, options)
+            for metric in self.metrics
+            if metric.question == question and (metric.oracle or spec.method != ORACLE)
+            for side in self.sides
+            if side in spec.sides
+            for name, options in self.variants(metric, side).items()
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for a run to go on; methods and metrics may be added."""
+        ids = "\n".join(sample.id for sample in self.samples)
+        return {
+            "dataset": self.dataset,
+            "sample": hashlib.sha256(ids.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            "samples": len(self.samples),
+            "model": self.model.name,
+            "revision": self.model.revision,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "choice_of_captions": self.choice,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "replacements": list(self.replacements),
+            "metric_options": jsonable(self.metric_options),
+        }
+
+
+def metrics_of(names: Sequence[str] | None) -> tuple[Metric, ...]:
+    """Metrics by name; the usual ones where nobody chooses, all of them for "all"."""
+    from isthmus.metrics import registry
+
+    if names is None:
+        names = USUAL
+    if list(names) == ["all"]:
+        names = sorted(METRICS)
+    return tuple(registry.get(name) for name in dict.fromkeys(names))
+
+
+def _check_options(name: str, given: Mapping[str, Any], metrics: Sequence[Metric]) -> None:
+    there = {metric.name: metric for metric in metrics}
+    if name not in there:
+        raise OptionError(f"There are options for {name!r}, which is not measured: add it to the metrics.")
+    takes = [p.name for p in inspect.signature(there[name].function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    for option in given:
+        if option not in takes:
+            raise OptionError(f"{name} has no option {option!r}: it has {', '.join(takes) or 'none'}.")

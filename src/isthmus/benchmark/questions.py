@@ -1,0 +1,156 @@
+"""Questions: the pairs that a sample gives: its caption, the names of the things on it, a caption with a wrong word."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from isthmus.benchmark.choosing import chosen_texts
+from isthmus.datasets.records import Failure
+from isthmus.datasets.sample import Region, Sample, named_regions
+from isthmus.encoders.dual import DualEncoder, Frame
+from isthmus.encoders.pictures import open_picture
+from isthmus.errors import InputError, IsthmusError
+from isthmus.frozen import Array
+from isthmus.metrics.pairs import Pairs, pairs_of
+from isthmus.metrics.registry import Question
+
+LEAST_AREA = 0.01  # of what the model sees; a smaller thing is lost between the patches
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One pair to explain, not yet opened.
+
+    Attributes:
+        id: unique in the run.
+        sample: the sample that it is of.
+        text: its text.
+        regions: where what the text names is; empty where the question asks nothing of it.
+        wrong: `(start, end)` of the wrong word, None where there is none.
+    """
+
+    id: str
+    sample: Sample
+    text: str
+    regions: tuple[Region, ...] = ()
+    wrong: tuple[int, int] | None = None
+
+
+def items_of(
+    samples: Sequence[Sample],
+    question: Question,
+    model: DualEncoder,
+    *,
+    choice: str = "best",
+    seed: int = 0,
+    batch_size: int = 32,
+    failed: Callable[[Failure], None] | None = None,
+) -> list[Item]:
+    """The pairs of a question.
+
+    Args:
+        samples: pictures with texts and truth.
+        question: "caption", one text a picture; "region", `a photo of a NAME` for each name on it; "swap", a caption
+            for each word of it that can be swapped for a wrong one.
+        model: chooses the caption.
+        choice: see `isthmus.benchmark.choosing.chosen_texts`.
+        seed: of the swaps.
+        batch_size: pairs at once.
+        failed: told of samples whose picture cannot be used.
+    """
+    if question == "region":
+        return [item for sample in samples for item in _regions(sample)]
+    texts = chosen_texts(model, samples, choice=choice, batch_size=batch_size, failed=failed)
+    found = []
+    for sample, own in zip(samples, texts, strict=True):
+        for n, text in enumerate(own):
+            name = sample.id if len(own) == 1 else f"{sample.id}#{n}"
+            found += [Item(name, sample, text)] if question == "caption" else _swaps(name, sample, text, seed)
+    return found
+
+
+def _regions(sample: Sample) -> list[Item]:
+    named = named_regions(sample.truth.regions)
+    return [
+        Item(f"{sample.id}#{name}", sample, f"a photo of {_article(name)} {name}", regions)
+        for name, regions in named.items()
+    ]
+
+
+def _article(name: str) -> str:
+    return "an" if name[:1].lower() in "aeiou" else "a"
+
+
+def _swaps(name: str, sample: Sample, text: str, seed: int) -> list[Item]:
+    from isthmus.metrics.swaps import wrong_captions
+
+    present = {region.name for region in sample.truth.regions}
+    return [
+        Item(f"{name}#{swap.kind}", sample, swap.text, wrong=(swap.start, swap.end))
+        for swap in wrong_captions(text, seed=seed, id=name, present=present)
+    ]
+
+
+def opened(
+    items: Sequence[Item], model: DualEncoder, *, seed: int = 0, failed: Callable[[Failure], None] | None = None
+) -> tuple[Pairs | None, list[Any]]:
+    """Read the pictures of a batch of items; those that cannot be used are told and left out.
+
+    Returns:
+        The pairs, None where none is left, and their pictures.
+    """
+    kept, pictures = [], []
+    for item in items:
+        try:
+            picture = open_picture(item.sample.image)
+            model.processing.texts([item.text], truncate=True)
+            kept.append(item)
+            pictures.append(picture)
+        except IsthmusError as error:
+            if failed is not None:
+                failed(Failure(item.id, str(error)))
+    if not kept:
+        return None, []
+    wrong = [item.wrong for item in kept if item.wrong is not None]
+    pairs = pairs_of(
+        model,
+        pictures,
+        [item.text for item in kept],
+        ids=[item.id for item in kept],
+        wrong=wrong if len(wrong) == len(kept) else None,
+        seed=seed,
+        truncate=True,
+    )
+    if not kept[0].regions:
+        return pairs, pictures
+    masks = [seen_mask(item.regions, frame, failed, item.id) for item, frame in zip(kept, pairs.frames, strict=True)]
+    return replace(pairs, regions=np.stack(masks)), pictures
+
+
+def seen_mask(
+    regions: Iterable[Region], frame: Frame, failed: Callable[[Failure], None] | None = None, name: str = ""
+) -> Array:
+    """`(H, W)` bool in the pixels of the model's input: the union of regions, as far as the model sees them.
+
+    All False where they cover less than a hundredth of what it sees, or cannot be read.
+    """
+    height, width = frame.input_size
+    whole = np.zeros((frame.size[1], frame.size[0]), dtype=bool)
+    try:
+        for region in regions:
+            whole |= region.shape.mask(frame.size)
+    except InputError as error:
+        if failed is not None:
+            failed(Failure(name, str(error)))
+        return np.zeros((height, width), dtype=bool)
+    crop = (frame.crop.left, frame.crop.top, frame.crop.right, frame.crop.bottom)
+    image = Image.fromarray(whole.astype(np.uint8) * 255)
+    seen = image.transform((width, height), Image.Transform.EXTENT, crop, Image.Resampling.BILINEAR)
+    found = np.asarray(seen) >= 128
+    return found if found.mean() >= LEAST_AREA else np.zeros_like(found)
+

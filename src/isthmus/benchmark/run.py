@@ -1,0 +1,243 @@
+"""run(): evaluate a plan batch by batch, in a folder that can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from isthmus.benchmark.plan import Plan
+from isthmus.benchmark.questions import Item, items_of, opened
+from isthmus.benchmark.spec import ORACLE, Spec
+from isthmus.benchmark.store import Cost, Maps, Row, Store
+from isthmus.datasets.records import Failure
+from isthmus.encoders.tower import Side
+from isthmus.errors import InputError, IsthmusError
+from isthmus.explainer import explain
+from isthmus.explanation import Explanation
+from isthmus.metrics.maps import map_of
+from isthmus.metrics.oracle import oracle
+from isthmus.metrics.pairs import Judged, Pairs
+from isthmus.metrics.ranking import curve, deletion, insertion
+from isthmus.metrics.registry import Metric, Question
+from isthmus.metrics.trivial import trivial
+
+COSTS = ("seconds", "forward", "backward")
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Outcome:
+    """What a run gives.
+
+    Attributes:
+        rows: a `pyarrow.Table`: dataset, pair, method, metric, side, variant, value, curve.
+        failed: pairs and samples that could not be used.
+        refused: for a spec's label the sentence of a method that cannot explain this model.
+    """
+
+    rows: Any = None
+    failed: list[Failure] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Outcome:
+    """Evaluate a plan; what the folder holds already is not computed again.
+
+    Args:
+        plan: what to evaluate.
+        folder: where the parts, `rows.parquet`, `run.json` and `sample.txt` go.
+        overwrite: begin anew.
+        progress: told of parts done, their number, and the one at work.
+
+    Raises:
+        OptionError: the folder holds a run with other settings.
+        SaveError: the disk is full, or the folder cannot be written.
+        IsthmusError: no method can explain this model.
+    """
+    store = Store(folder)
+    store.begin(plan.settings(), overwrite=overwrite)
+    store.write("sample.txt", "".join(f"{sample.id}\n" for sample in plan.samples).encode("utf-8", "surrogatepass"))
+    work = _Work(plan, store, Outcome())
+    batches = work.batches()
+    total, done = len(batches) * len(plan.specs), 0
+    for batch in batches:
+        for spec in plan.specs:
+            if progress is not None:
+                progress(done, total, spec.label)
+            work.part(batch, spec)
+            done += 1
+        batch.close()
+    if progress is not None:
+        progress(total, total, "")
+    if len(work.outcome.refused) == len([spec for spec in plan.specs if not spec.trivial]) > 0:
+        raise IsthmusError(next(iter(work.outcome.refused.values())))
+    work.outcome.failed = list({(one.id, one.reason): one for one in work.outcome.failed}.values())
+    work.outcome.rows = store.gather(batch.part(spec) for spec in plan.specs for batch in batches)
+    return work.outcome
+
+
+@dataclass
+class _Batch:
+    """Some items of one question, opened when first needed."""
+
+    question: Question
+    start: int
+    number: int
+    items: Sequence[Item]
+    found: tuple[Pairs | None, list[Any]] | None = None
+
+    def part(self, spec: Spec) -> str:
+        return f"{self.question}-{self.number:05d}-{spec.key}"
+
+    def close(self) -> None:
+        self.found = None
+
+
+@dataclass
+class _Work:
+    plan: Plan
+    store: Store
+    outcome: Outcome
+
+    def batches(self) -> list[_Batch]:
+        plan, found = self.plan, []
+        for question in plan.questions:
+            items = items_of(
+                plan.samples,
+                question,
+                plan.model,
+                choice=plan.choice,
+                seed=plan.seed,
+                batch_size=plan.batch_size,
+                failed=self.outcome.failed.append,
+            )
+            if not items:
+                needs = {"region": "masks or boxes", "swap": "captions with a word that can be swapped"}
+                raise InputError(f"The sample of {plan.dataset} has no {needs.get(question, 'texts')}: take another.")
+            size = plan.batch_size
+            for number, start in enumerate(range(0, len(items), size)):
+                found.append(_Batch(question, start, number, items[start : start + size]))
+        return found
+
+    def part(self, batch: _Batch, spec: Spec) -> None:
+        """Make the rows of one part that are not there yet."""
+        wanted = self.plan.wanted(spec, batch.question, batch.start)
+        rows = self.store.rows(batch.part(spec))
+        there = {(row.metric, row.side, row.variant) for row in rows}
+        missing = [one for one in wanted if (one[0].name, one[1], one[2]) not in there]
+        if not missing or spec.label in self.outcome.refused:
+            return
+        if batch.found is None:
+            batch.found = opened(batch.items, self.plan.model, seed=self.plan.seed, failed=self.outcome.failed.append)
+        pairs, pictures = batch.found
+        if pairs is None:
+            return
+        try:
+            judged, cost = self._judged(batch, spec, pairs, pictures)
+        except IsthmusError as error:
+            if isinstance(error, InputError):
+                self.outcome.failed += [Failure(name, f"{spec.label}: {error}") for name in pairs.ids]
+            else:
+                self.outcome.refused[spec.label] = str(error)
+            return
+        for metric, side, variant, options in missing:
+            rows += self._rows(pairs, judged, spec, metric, side, variant, options)
+        if cost is not None and batch.question == "caption" and not there:
+            rows += [self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for name in COSTS for i in range(len(pairs))]
+        self.store.keep_rows(batch.part(spec), rows)
+
+    def _judged(
+        self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]
+    ) -> tuple[Judged | None, Cost | None]:
+        """The maps of a spec: from the store, or made and stored; None for the oracle, which has one for each metric."""
+        if spec.method == ORACLE:
+            return None, None
+        if spec.trivial:
+            return trivial(pairs, spec.method), None
+        kept = self.store.maps(batch.part(spec), pairs.ids)
+        if kept is None:
+            kept = _explained(self.plan, spec, pairs, pictures)
+            self.store.keep_maps(batch.part(spec), pairs.ids, *kept)
+        return Judged(pairs, kept[0], spec.label), kept[1]
+
+    def _rows(
+        self,
+        pairs: Pairs,
+        judged: Judged | None,
+        spec: Spec,
+        metric: Metric,
+        side: Side,
+        variant: str,
+        options: dict[str, Any],
+    ) -> list[Row]:
+        curves: list[tuple[float, ...] | None] = [None] * len(pairs)
+        if judged is None:
+            values = _oracle_values(pairs, metric, side, options)
+        else:
+            values = metric.function(judged, side, **options)
+            if metric.name in ("insertion", "deletion"):
+                curves = _curves(judged, metric.name == "insertion", side, options)
+        return [
+            self._row(i, pairs, spec, metric.name, side, variant, value, curves[i])
+            for i, value in enumerate(values.tolist())
+        ]
+
+    def _row(
+        self,
+        i: int,
+        pairs: Pairs,
+        spec: Spec,
+        metric: str,
+        side: str,
+        variant: str,
+        value: float,
+        line: tuple[float, ...] | None = None,
+    ) -> Row:
+        return Row(self.plan.dataset, pairs.ids[i], spec.label, metric, side, variant, float(value), line)
+
+
+def _explained(plan: Plan, spec: Spec, pairs: Pairs, pictures: Sequence[Any]) -> tuple[Maps, Cost]:
+    sides = [side for side in plan.sides if side in spec.sides]
+    found = explain(
+        plan.model,
+        list(pictures),
+        list(pairs.texts),
+        method=spec.method,
+        preset=spec.preset,
+        sides=sides,
+        truncate=True,
+        batch_size=plan.batch_size,
+        **spec.options,
+    )
+    assert isinstance(found, list)
+    maps: Maps = {side: tuple(map_of(one, side) for one in found) for side in sides}
+    return maps, _cost(found)
+
+
+def _cost(found: Sequence[Explanation]) -> Cost:
+    one = found[0].provenance
+    return Cost(one.seconds, one.passes.get("forward", 0.0), one.passes.get("backward", 0.0))
+
+
+def _oracle_values(pairs: Pairs, metric: Metric, side: Side, options: dict[str, Any]) -> torch.Tensor:
+    """Each curve has a greedy order of its own; with the least important first the oracle does the opposite."""
+    how = {name: options[name] for name in ("score", "replacement") if name in options}
+    rising, falling = (oracle(pairs, side, insert=insert, **how) for insert in (True, False))
+    if metric.name == "insertion-deletion":
+        return insertion(rising, side, **options) - deletion(falling, side, **options)
+    insert = metric.name.startswith("insertion") != metric.name.endswith("least-first")
+    return metric.function(rising if insert else falling, side, **options)
+
+
+def _curves(judged: Judged, insert: bool, side: Side, options: dict[str, Any]) -> list[tuple[float, ...] | None]:
+    x, y = curve(judged, side, insert=insert, **options)
+    found: list[tuple[float, ...] | None] = []
+    for shares, values in zip(x.numpy(), y.numpy(), strict=True):
+        _, first = np.unique(shares, return_index=True)
+        found.append(tuple(values[first].tolist()))
+    return found

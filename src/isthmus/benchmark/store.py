@@ -1,0 +1,192 @@
+"""Store: a run's folder, which loses nothing when the run is killed and repeats nothing when it goes on.
+
+Every batch of pairs under every method is one part: its maps (NPZ) and its rows (Parquet), each written beside its place
+and then renamed into it, so that a part is there whole or not at all. `rows.parquet` gathers the parts at the end.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isthmus.encoders.tower import Side
+from isthmus.errors import OptionError, SaveError
+from isthmus.extras import needed
+from isthmus.metrics.maps import Map
+
+_TEXTS = ("dataset", "pair", "method", "metric", "side", "variant")
+Maps = dict[Side, tuple[Map, ...]]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an explanation took, a pair."""
+
+    seconds: float
+    forward: float
+    backward: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number: of a pair, a method, and a variant of a metric on a side."""
+
+    dataset: str
+    pair: str
+    method: str
+    metric: str
+    side: str
+    variant: str
+    value: float
+    curve: tuple[float, ...] | None = None
+
+
+class Store:
+    """A run's folder.
+
+    Args:
+        folder: where it lies, or will.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """See the class."""
+        self.folder = folder
+        self._rows, self._maps = folder / "parts" / "rows", folder / "parts" / "maps"
+
+    def begin(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        """Make the folder, or go on in one of the same settings.
+
+        Raises:
+            OptionError: it holds a run with other settings.
+            SaveError: it cannot be written.
+        """
+        path = self.folder / "run.json"
+        told = json.loads(json.dumps(settings, default=str))
+        if path.is_file() and not overwrite:
+            before = _read(path)
+            differs = sorted(name for name in {*told, *before} if told.get(name) != before.get(name))
+            if differs:
+                raise OptionError(
+                    f"The folder {str(self.folder)!r} holds a run with another {differs[0].replace('_', ' ')}: give "
+                    "another --out, or --overwrite."
+                )
+        if overwrite:
+            for part in self.folder.glob("parts/*/*"):
+                part.unlink()
+        try:
+            for place in (self._rows, self._maps):
+                place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SaveError(
+                f"The folder {str(self.folder)!r} cannot be made ({error.strerror}): choose another one."
+            ) from error
+        self.write("run.json", json.dumps(told, indent=1, ensure_ascii=False).encode())
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write a file whole, or not at all. Raises SaveError where the disk is full."""
+        return _write(self.folder / name, content)
+
+    def rows(self, part: str) -> list[Row]:
+        """The rows of a part; none where it is not there, or was damaged."""
+        parquet = needed("pyarrow.parquet")
+        try:
+            return [_row(one) for one in parquet.read_table(self._rows / f"{part}.parquet").to_pylist()]
+        except (OSError, ValueError):
+            return []
+
+    def keep_rows(self, part: str, rows: Sequence[Row]) -> None:
+        """Put the rows of a part in its place."""
+        _write(self._rows / f"{part}.parquet", _parquet(rows))
+
+    def maps(self, part: str, ids: Sequence[str]) -> tuple[Maps, Cost] | None:
+        """The maps of a part, and what they took; None where they are not there, or are of other pairs."""
+        try:
+            with np.load(self._maps / f"{part}.npz", allow_pickle=False) as found:
+                told = json.loads(str(found["told"]))
+                if told["ids"] != list(ids):
+                    return None
+                maps = {side: tuple(_unpacked(found, told, side, len(ids))) for side in told["sides"]}
+                return maps, Cost(**told["cost"])
+        except (OSError, ValueError, KeyError, EOFError):
+            return None
+
+    def keep_maps(self, part: str, ids: Sequence[str], maps: Maps, cost: Cost) -> None:
+        """Put the maps of a part in its place."""
+        arrays: dict[str, Any] = {}
+        told: dict[str, Any] = {"ids": list(ids), "sides": list(maps), "cost": vars(cost)}
+        for side, own in maps.items():
+            told[side] = [_facts(one) for one in own]
+            arrays |= {f"{side}{i}": one.scores for i, one in enumerate(own)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, told=np.array(json.dumps(told)), **arrays)
+        _write(self._maps / f"{part}.npz", buffer.getvalue())
+
+    def gather(self, parts: Iterable[str]) -> Any:
+        """All rows of the parts, as a `pyarrow.Table`, which is also written to `rows.parquet`."""
+        rows = [row for part in parts for row in self.rows(part)]
+        content = _parquet(rows)
+        self.write("rows.parquet", content)
+        return needed("pyarrow.parquet").read_table(self.folder / "rows.parquet")
+
+
+def _parquet(rows: Sequence[Row]) -> bytes:
+    arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
+    fields = [(name, arrow.string()) for name in _TEXTS]
+    schema = arrow.schema([*fields, ("value", arrow.float64()), ("curve", arrow.list_(arrow.float32()))])
+    table = arrow.Table.from_pylist([vars(row) for row in rows], schema=schema)
+    sink = arrow.BufferOutputStream()
+    parquet.write_table(table, sink)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+def _row(found: dict[str, Any]) -> Row:
+    curve = found.pop("curve")
+    return Row(**found, curve=None if curve is None else tuple(curve))
+
+
+def _facts(one: Map) -> dict[str, Any]:
+    return {
+        "special": {str(position): score for position, score in one.special.items()},
+        "open": one.open,
+        "closed": one.closed,
+        "total": one.total,
+        "fixed": one.fixed,
+        "flat": one.flat,
+    }
+
+
+def _unpacked(found: Any, told: Mapping[str, Any], side: Side, count: int) -> Iterable[Map]:
+    for i in range(count):
+        facts = dict(told[side][i])
+        special = {int(position): score for position, score in facts.pop("special").items()}
+        yield Map(found[f"{side}{i}"], special, **facts)
+
+
+def _write(path: Path, content: bytes) -> Path:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise SaveError(
+            f"{str(path)!r} cannot be written ({error.strerror}): free some space or choose another folder."
+        ) from error
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
