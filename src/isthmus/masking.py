@@ -18,7 +18,9 @@ from isthmus.encoders.tower import Entrance, Inputs, Tower, accumulator, unit
 from isthmus.entering import replaced
 
 _FORWARD_ALONE = 8  # without gradients the activations of one block are held at a time, not those of all
-_CPU_PICTURES = 64  # beyond this a processor's caches overflow: a quarter slower (ViT-B/32 shapes, float32 and bfloat16)
+_CPU_PICTURES = (
+    64  # beyond this a processor's caches overflow: a quarter slower (ViT-B/32 shapes, float32 and bfloat16)
+)
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,7 @@ class Plan:
         batch_size: pairs at once; `preset="paper"` depends on it.
         oracle_pairs: the greedy oracle, which is dear, is made for so many pairs, up to a whole batch.
         sides: the sides that are judged.
+        only: the variants that are measured; None for all.
     """
 
     model: DualEncoder
@@ -54,6 +55,7 @@ class Plan:
     batch_size: int = 32
     oracle_pairs: int = ORACLE_PAIRS
     sides: tuple[Side, ...] = SIDES
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -84,6 +86,8 @@ class Plan:
         common = dict(self.metric_options.get(metric.name, {}))
         found: dict[str, dict[str, Any]] = {}
         for name, own in metric.variants_of(side).items():
+            if self.only is not None and name not in self.only:
+                continue
             options = {**common, **own}
             if "replacement" not in inspect.signature(metric.function).parameters or "replacement" in options:
                 found[name] = options

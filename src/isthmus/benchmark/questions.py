@@ -16,6 +16,7 @@ from isthmus.encoders.dual import DualEncoder, Frame
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import InputError, IsthmusError
 from isthmus.frozen import Array
+from isthmus.metrics.foils import wrong_captions
 from isthmus.metrics.pairs import Pairs, pairs_of
 from isthmus.metrics.registry import Question
 
@@ -87,8 +88,6 @@ def _article(name: str) -> str:
 
 
 def _swaps(name: str, sample: Sample, text: str, seed: int) -> list[Item]:
-    from isthmus.metrics.swaps import wrong_captions
-
     present = {region.name for region in sample.truth.regions}
     return [
         Item(f"{name}#{swap.kind}", sample, swap.text, wrong=(swap.start, swap.end))
@@ -129,7 +128,7 @@ def opened(
     if not kept[0].regions:
         return pairs, pictures
     masks = [seen_mask(item.regions, frame, failed, item.id) for item, frame in zip(kept, pairs.frames, strict=True)]
-    return replace(pairs, regions=np.stack(masks)), pictures
+    return replace(pairs, regions=np.stack(masks), _kept={}), pictures
 
 
 def seen_mask(
@@ -153,4 +152,3 @@ def seen_mask(
     seen = image.transform((width, height), Image.Transform.EXTENT, crop, Image.Resampling.BILINEAR)
     found = np.asarray(seen) >= 128
     return found if found.mean() >= LEAST_AREA else np.zeros_like(found)
-

@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from isthmus.benchmark.explaining import explained
 from isthmus.benchmark.plan import Plan
 from isthmus.benchmark.questions import Item, items_of, opened
 from isthmus.benchmark.spec import ORACLE, Spec
-from isthmus.benchmark.store import Cost, Maps, Row, Store
+from isthmus.benchmark.store import Cost, Row, Store
 from isthmus.datasets.records import Failure
 from isthmus.encoders.tower import Side
 from isthmus.errors import InputError, IsthmusError
-from isthmus.explainer import explain
-from isthmus.explanation import Explanation
-from isthmus.metrics.maps import map_of
 from isthmus.metrics.oracle import oracle
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.ranking import curve, deletion, insertion
@@ -148,21 +146,25 @@ class _Work:
         for metric, side, variant, options in missing:
             rows += self._rows(pairs, judged, spec, metric, side, variant, options)
         if cost is not None and batch.question == "caption" and not there:
-            rows += [self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for name in COSTS for i in range(len(pairs))]
+            rows += [
+                self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for name in COSTS for i in range(len(pairs))
+            ]
         self.store.keep_rows(batch.part(spec), rows)
 
     def _judged(
         self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]
     ) -> tuple[Judged | None, Cost | None]:
-        """The maps of a spec: from the store, or made and stored; None for the oracle, which has one for each metric."""
+        """The maps of a spec: from the store, or made and stored; none for the oracle, which has one a metric."""
         if spec.method == ORACLE:
             return None, None
         if spec.trivial:
             return trivial(pairs, spec.method), None
         kept = self.store.maps(batch.part(spec), pairs.ids)
         if kept is None:
-            kept = _explained(self.plan, spec, pairs, pictures)
-            self.store.keep_maps(batch.part(spec), pairs.ids, *kept)
+            made = explained(self.plan, spec, pairs, pictures)
+            for one, (maps, cost) in made.items():
+                self.store.keep_maps(batch.part(one), pairs.ids, maps, cost)
+            kept = made[spec]
         return Judged(pairs, kept[0], spec.label), kept[1]
 
     def _rows(
@@ -199,29 +201,6 @@ class _Work:
         line: tuple[float, ...] | None = None,
     ) -> Row:
         return Row(self.plan.dataset, pairs.ids[i], spec.label, metric, side, variant, float(value), line)
-
-
-def _explained(plan: Plan, spec: Spec, pairs: Pairs, pictures: Sequence[Any]) -> tuple[Maps, Cost]:
-    sides = [side for side in plan.sides if side in spec.sides]
-    found = explain(
-        plan.model,
-        list(pictures),
-        list(pairs.texts),
-        method=spec.method,
-        preset=spec.preset,
-        sides=sides,
-        truncate=True,
-        batch_size=plan.batch_size,
-        **spec.options,
-    )
-    assert isinstance(found, list)
-    maps: Maps = {side: tuple(map_of(one, side) for one in found) for side in sides}
-    return maps, _cost(found)
-
-
-def _cost(found: Sequence[Explanation]) -> Cost:
-    one = found[0].provenance
-    return Cost(one.seconds, one.passes.get("forward", 0.0), one.passes.get("backward", 0.0))
 
 
 def _oracle_values(pairs: Pairs, metric: Metric, side: Side, options: dict[str, Any]) -> torch.Tensor:

@@ -18,7 +18,7 @@ from isthmus.metrics.trivial import TRIVIAL
 ORACLE = "oracle"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
     """What is compared: a row or column of the table.
 

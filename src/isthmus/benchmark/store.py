@@ -1,7 +1,7 @@
 """Store: a run's folder, which loses nothing when the run is killed and repeats nothing when it goes on.
 
-Every batch of pairs under every method is one part: its maps (NPZ) and its rows (Parquet), each written beside its place
-and then renamed into it, so that a part is there whole or not at all. `rows.parquet` gathers the parts at the end.
+Every batch of pairs under every method is one part: its maps (NPZ) and its rows (Parquet), each written beside its
+place and then renamed into it, so that a part is there whole or not at all. `rows.parquet` gathers them at the end.
 """
 
 from __future__ import annotations
@@ -189,4 +189,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-

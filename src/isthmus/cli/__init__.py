@@ -12,11 +12,15 @@ from typing import Any
 
 import typer
 
+from isthmus.cli.axioms import axioms
 from isthmus.cli.checks import doctor
 from isthmus.cli.compare import compare
+from isthmus.cli.evaluate import evaluate
 from isthmus.cli.explain import explain
+from isthmus.cli.lists import datasets, metrics
 from isthmus.cli.methods import methods
 from isthmus.cli.models import models
+from isthmus.cli.reproduce import reproduce
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(
@@ -51,7 +55,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (explain, compare, models, methods, doctor):
+for _command in (explain, compare, evaluate, reproduce, axioms, models, methods, metrics, datasets, doctor):
     app.command()(_guarded(_command))
 
 

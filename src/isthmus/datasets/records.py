@@ -18,7 +18,7 @@ from isthmus.errors import InputError
 TABLES = frozenset({".csv", ".tsv", ".jsonl"})
 IMAGE_COLUMNS = ("image", "file_name", "filename", "file", "path", "image_path", "picture")
 TEXT_COLUMNS = ("text", "caption", "captions", "sentence", "title")
-_METADATA = ("metadata.csv", "metadata.jsonl", "captions.csv", "captions.tsv")
+METADATA = ("metadata.csv", "metadata.jsonl", "captions.csv", "captions.tsv")
 _RESERVED = frozenset({"con", "prn", "aux", "nul"} | {f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10)})
 
 
@@ -60,7 +60,7 @@ def read_records(source: Path, *, texts: Sequence[str] = ()) -> Iterator[Record 
         InputError: no such source, a table without these columns, or a folder without pictures or texts.
     """
     if source.is_dir():
-        table = next((source / name for name in _METADATA if (source / name).is_file()), None)
+        table = next((source / name for name in METADATA if (source / name).is_file()), None)
         return _from_folder(source, texts) if texts or table is None else _from_table(table, ())
     if not source.is_file():
         raise InputError(f"There is no folder or file {str(source)!r}: check the path.")

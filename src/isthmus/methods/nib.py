@@ -11,16 +11,19 @@ state, see `closed`. The scores of all positions sum to f(h) - f(c) up to the qu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from isthmus.encoders.tower import Inputs, Tower
+from isthmus.encoders.layout import TokenLayout, content_of
+from isthmus.encoders.tower import Inputs, Split, Tower
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.joint import joint_nib
-from isthmus.methods.path import StraightPath
+from isthmus.methods.path import RememberedPath, StraightPath
 from isthmus.methods.registry import Attribution, Method, register
 
 _DEFAULT = {"layer": 0, "steps": 10, "rule": "gauss-legendre-cubic", "closed": "mean"}
@@ -39,8 +42,10 @@ def nib(
     floor: float | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
+    special: str = "closed",
     preset: str | None = None,
     memory: int | None = None,
+    layouts: Sequence[TokenLayout] | None = None,
 ) -> Attribution:
     """Attribute the score `<unit(g(h)), target>` to the positions of the hidden state h that enters `layer`.
 
@@ -58,6 +63,8 @@ def nib(
             position), or a tensor that broadcasts to `(B, T, d)`.
         floor: what is left of h in the closed state "floor", default 0.1.
         tolerance, limit: see `steps`; default 0.01 and 64.
+        special: whether special positions (CLS, BOS, EOS) are "closed" with the rest (default, as published), or stay
+            "open", so that patches or words alone account for the score; needs `layouts`.
         preset: "paper" gives what the published code gives, with its quirks:
             layer 9 means the state that enters block 9; the closed state is zero; the sum is a right Riemann
             sum from 1/n to 1, which misses the steep start; the *text's* target is the mean over the batch's
@@ -65,6 +72,7 @@ def nib(
             resized bilinearly and min-max normalised, the text's over all tokens with BOS and EOS, which loses
             the sign (`published` of the result). Options given beside it still apply.
         memory: budget in bytes, see `isthmus.encoders.memory.rows_at_once`.
+        layouts: what each position of each input is.
 
     Returns:
         Signed scores of all positions, the score open and closed. With `steps="auto"` the number of nodes and
@@ -80,14 +88,61 @@ def nib(
         target = target.mean(0, keepdim=True).expand_as(target)
     split = tower.split(inputs, chosen["layer"])
     closing, used = closed_state(split, chosen["closed"], floor)
+    if special != "closed":
+        closing, used = _special_open(split, closing, special, layouts), {**used, "special": special}
     path = StraightPath(split, closing, target, memory)
     result = path.integrate(
         {"layer": split.layer, **used}, steps=chosen["steps"], rule=chosen["rule"], tolerance=tolerance, limit=limit
     )
-    if preset == "paper":
-        scores = result.scores / len(target) if tower.side == "image" else result.scores
-        return replace(result, scores=scores, published=True)
-    return result
+    return _as_published(result, tower) if preset == "paper" else result
+
+
+def nib_sweep(
+    tower: Tower,
+    inputs: Inputs,
+    target: Tensor,
+    *,
+    steps: Sequence[int],
+    layer: float | None = None,
+    preset: str | None = None,
+    memory: int | None = None,
+) -> dict[int, Attribution]:
+    """`nib` for several numbers of steps at once: the tower runs once up to the layer, and once for each node.
+
+    The right Riemann sums of 5, 10, 15 and 20 steps have 30 nodes between them, not 50.
+
+    Args:
+        tower, inputs, target, layer, preset, memory: see `nib`.
+        steps: numbers of nodes.
+
+    Returns:
+        For each number what `nib` gives, up to rounding.
+    """
+    chosen = _chosen(preset, layer=layer, steps=None, rule=None, closed=None)
+    if preset == "paper" and tower.side == "text":
+        target = target.mean(0, keepdim=True).expand_as(target)
+    split = tower.split(inputs, chosen["layer"])
+    closing, used = closed_state(split, chosen["closed"], None)
+    path = RememberedPath(split, closing, target, memory)
+    told = {"layer": split.layer, **used}
+    found = {n: path.integrate(told, steps=n, rule=chosen["rule"], tolerance=None, limit=None) for n in steps}
+    return {n: _as_published(one, tower) for n, one in found.items()} if preset == "paper" else found
+
+
+def _as_published(result: Attribution, tower: Tower) -> Attribution:
+    scores = result.scores / len(result.scores) if tower.side == "image" else result.scores
+    return replace(result, scores=scores, published=True)
+
+
+def _special_open(split: Split, closing: Tensor, special: str, layouts: Sequence[TokenLayout] | None) -> Tensor:
+    """The closed state with special positions as they are."""
+    if special != "open":
+        raise OptionError(f'special must be "closed" or "open", not {special!r}.')
+    if layouts is None or split.hidden.ndim != 3:
+        raise OptionError('special="open" needs a tower of tokens and the layouts of its positions: leave it out.')
+    content = content_of(layouts).to(closing.device)
+    content = nn.functional.pad(content, (0, closing.shape[1] - content.shape[1]))
+    return torch.where(content[..., None], closing, split.hidden.to(closing))
 
 
 def _chosen(preset: str | None, **given: Any) -> dict[str, Any]:
@@ -111,11 +166,13 @@ register(
             "floor": 'what the closed state "floor" leaves of the features',
             "tolerance": 'largest relative delta with steps="auto"',
             "limit": 'most nodes with steps="auto"',
+            "special": 'whether CLS, BOS and EOS are "closed" with the rest, or stay "open"',
             "memory": "memory budget in bytes",
         },
         presets={"paper": "the published code, its quirks included"},
         complete=True,
         needs_fit=("image", "text"),
+        needs_layouts=True,
         passes=("3 + n", "n"),
         joint=joint_nib,
         joint_options=("layer", "steps", "rule", "closed", "floor", "tolerance", "memory"),

@@ -127,7 +127,7 @@ def _dot(embeddings: Tensor, target: Tensor) -> Tensor:
     return (embeddings * target.to(embeddings)).sum(-1).double().cpu()
 
 
-_SOUND = {
+_SOUND: dict[str, dict[str, object]] = {
     f"sound {mass:.0%} {replacement}": {"protocol": "sound", "mass": mass, "replacement": replacement}
     for replacement in ("mean", "blur", "remove")
     for mass in (0.1, 0.25, 0.5)

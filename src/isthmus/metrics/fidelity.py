@@ -84,7 +84,7 @@ def sensitivity_n(
         `(B,)` in [-1, 1], higher is better; NaN where scores or costs do not vary.
     """
     found = removals(judged.pairs, side, replacement=replacement, score=score, subsets=subsets)
-    both = [part.unflatten(1, (len(SHARES), subsets)) for part in (_sums(judged, side, found), found.drops)]
+    both = [part.view(-1, len(SHARES), subsets) for part in (_sums(judged, side, found), found.drops)]
     a, b = (part - part.mean(-1, keepdim=True) for part in both)
     tiny = [1e-9 * part.abs().amax(-1) for part in both]
     spread = a.norm(dim=-1) * b.norm(dim=-1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.assembly import minmax
 from isthmus.encoders.tower import Side
 from isthmus.errors import InputError
-from isthmus.explanation import Explanation
+from isthmus.explanation import Explanation, ImageAttribution, TextAttribution
 from isthmus.frozen import Array, Comparable, seal
 
 
@@ -57,7 +57,15 @@ def map_of(explanation: Explanation, side: Side) -> Map:
     found = explanation.image if side == "image" else explanation.text
     if found is None:
         raise InputError(f"The {side} was not explained, but a metric of it was asked for: explain both sides.")
-    scores = found.scores if side == "image" else np.array([token.score for token in found.tokens], dtype=np.float32)
+    return map_of_side(found)
+
+
+def map_of_side(found: ImageAttribution | TextAttribution) -> Map:
+    """The map of one side's attribution."""
+    if isinstance(found, ImageAttribution):
+        scores = found.scores
+    else:
+        scores = np.array([token.score for token in found.tokens], dtype=np.float32)
     flat = math.nan
     if found.published is not None and float(np.ptp(found.published)) == 0:
         flat = float(found.published.flat[0])
@@ -75,11 +83,6 @@ def on_patches(maps: Sequence[Map], grid: tuple[int, int]) -> Tensor:
             scores = nn.functional.interpolate(scores[None, None], size=grid, mode="bilinear", antialias=True)[0, 0]
         row.copy_(scores.flatten())
     return found
-
-
-def on_pixels(maps: Sequence[Map], size: tuple[int, int]) -> Tensor:
-    """Scores `(B, H, W)` resized bilinearly to the model's input of `(height, width)` pixels, raw."""
-    return torch.stack([_large(one, size) for one in maps])
 
 
 def shares(maps: Sequence[Map], size: tuple[int, int]) -> Tensor:

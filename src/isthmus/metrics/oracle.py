@@ -56,7 +56,9 @@ def _oracle(pairs: Pairs, side: Side, insert: bool, score: str, replacement: str
         order = gains.argsort(dim=1, descending=True, stable=True)
         place = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order).contiguous())
         when = torch.where((when < 0) & (place < take[:, None]), step, when)
-    return Judged(pairs, {side: tuple(_map(pairs, side, row, -when[row].double()) for row in range(len(pairs)))}, "oracle")
+    return Judged(
+        pairs, {side: tuple(_map(pairs, side, row, -when[row].double()) for row in range(len(pairs)))}, "oracle"
+    )
 
 
 def _gains(pairs: Pairs, side: Side, when: Tensor, insert: bool, score: str, replacement: str) -> Tensor:

@@ -106,7 +106,8 @@ def _kept(judged: Judged, side: Side, replacement: str, points: int | None) -> K
     masks = [kept_masks(places, pairs, side, inner, highest=which) for which in (True, False)]
     masks.append(kept_masks(places, pairs, side, empty_and_full))
     found = embedded(pairs, side, torch.cat(masks, 1), replacement)
-    high, low, ends = found.split([inner.shape[1], inner.shape[1], 2], 1)
+    width = inner.shape[1]
+    high, low, ends = found[:, :width], found[:, width : 2 * width], found[:, 2 * width :]
     empty, full = ends[:, :1], ends[:, 1:]
     return Kept(counts / own, torch.cat([empty, high, full], 1), torch.cat([empty, low, full], 1))
 
@@ -236,8 +237,18 @@ _PAPER = "Petsiuk et al., RISE, BMVC 2018"
 _AID = "Baniecki et al., FIxLIP, NeurIPS 2025"
 for _insert, _function in ((True, insertion), (False, deletion)):
     _name = "insertion" if _insert else "deletion"
-    _up, _down = ("higher", "lower") if _insert else ("lower", "higher")
-    register(Metric(_name, _name.capitalize(), _PAPER, _function, _SCORES, better=_up, unit="points", oracle=True))
+    register(
+        Metric(
+            _name,
+            _name.capitalize(),
+            _PAPER,
+            _function,
+            _SCORES,
+            better="higher" if _insert else "lower",
+            unit="points",
+            oracle=True,
+        )
+    )
     register(
         Metric(
             f"{_name}-least-first",
@@ -245,7 +256,7 @@ for _insert, _function in ((True, insertion), (False, deletion)):
             _AID,
             partial(_function, first="least"),
             _SCORES,
-            better=_down,
+            better="lower" if _insert else "higher",
             unit="points",
             oracle=True,
         )

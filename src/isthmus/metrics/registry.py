@@ -43,6 +43,10 @@ class Metric:
     unit: str = ""
     oracle: bool = False
 
+    def unit_of(self, variant: str) -> str:
+        """What a variant's value is measured in: normalised, it is a share."""
+        return "" if self.variants.get(variant, {}).get("normalised") else self.unit
+
     def variants_of(self, side: Side) -> dict[str, Mapping[str, Any]]:
         """The variants that a side can have: a text, for one, cannot be blurred."""
         there = (*REPLACEMENTS[side], None)

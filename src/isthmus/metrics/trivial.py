@@ -61,4 +61,3 @@ def _shape(pairs: Pairs, row: int, side: Side) -> tuple[int, ...]:
 
 def _special(pairs: Pairs, row: int, side: Side) -> tuple[int, ...]:
     return tuple(position for _, position in pairs.layouts[side][row].special)
-

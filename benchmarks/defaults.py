@@ -1,0 +1,138 @@
+"""Which layer, closed state, rule and use of special tokens is the most faithful: the study behind NIB's defaults.
+
+    python benchmarks/defaults.py grid  --data ../shared/data --out out/defaults   # layers and closed states, COCO
+    python benchmarks/defaults.py more  --data ../shared/data --out out/defaults   # rules, steps, special, layer sets
+    python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # finalists and others, all datasets
+
+Insertion minus deletion is that of the cosine, in points, with parts replaced by the mean; pointing and average
+precision are those of `a photo of a NAME` on COCO's masks. Steps of the curves come in groups (`--points`).
+Interrupted, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import isthmus
+from isthmus.benchmark.plan import Plan, metrics_of
+from isthmus.benchmark.run import run
+from isthmus.benchmark.spec import Spec
+from isthmus.benchmark.summary import summarise
+from isthmus.datasets import open_dataset, sampled
+
+LAYERS = range(13)
+REGION_SAMPLES = 60
+SETS: dict[str, list[int]] = {
+    "0,6": [0, 6],
+    "3,6,9": [3, 6, 9],
+    "0,3,6,9": [0, 3, 6, 9],
+    "6,9,11": [6, 9, 11],
+    "10,11": [10, 11],
+    "0..11": list(range(12)),
+}
+TRIVIAL = (Spec("random", "random"), Spec("flat", "flat"), Spec("centre", "centre"))
+OTHERS = (
+    "integrated-gradients",
+    "gradcam",
+    "grad-eclip",
+    "chefer",
+    "legrad",
+    "attnlrp",
+    "attention-gradient",
+    "multilayer-nib",
+    "occlusion",
+)
+
+
+def _nib(label: str, **options: Any) -> Spec:
+    return Spec(label, "nib", options)
+
+
+def grid() -> tuple[Spec, ...]:
+    """Every layer on either side under each closed state; zero with the rule that its steep start needs."""
+    found = [_nib(f"mean {k}", layer=k, closed="mean") for k in LAYERS]
+    found += [_nib(f"floor {k}", layer=k, closed="floor") for k in LAYERS]
+    found += [_nib(f"zero {k}", layer=k, closed="zero", rule="gauss-legendre-sinh") for k in LAYERS]
+    return (*TRIVIAL, *found, Spec("paper", "nib", preset="paper"))
+
+
+def more(image: int, text: int) -> tuple[Spec, ...]:
+    """Rules, steps, special tokens and layer sets at a layer of each side."""
+    layer = {"image": image, "text": text}
+    found = [
+        _nib(f"{rule} {steps}", layer=layer, rule=rule, steps=steps)
+        for rule in ("right", "gauss-legendre", "gauss-legendre-cubic")
+        for steps in (3, 5, 10, 20)
+    ]
+    found += [_nib("special open", layer=layer, special="open"), _nib("special closed", layer=layer, special="closed")]
+    found += [Spec(f"layers {name}", "multilayer-nib", {"layers": layers}) for name, layers in SETS.items()]
+    return (*TRIVIAL, *found)
+
+
+def final(settings: list[tuple[int, int]]) -> tuple[Spec, ...]:
+    """Settings, as layers of picture and text, beside the paper's preset and other methods."""
+    found = [_nib(f"nib {i},{t}", layer={"image": i, "text": t}) for i, t in settings]
+    found.append(Spec("nib paper", "nib", preset="paper"))
+    return (*TRIVIAL, *found, *(Spec(name, name) for name in OTHERS))
+
+
+def evaluated(
+    args: argparse.Namespace, specs: tuple[Spec, ...], dataset: str, limit: int | None
+) -> list[dict[str, Any]]:
+    """Mean and interval of each spec on one dataset."""
+    model = isthmus.load(args.model, dtype=args.dtype)
+    samples, _ = sampled(open_dataset(args.data / f"{dataset}.json"), limit=limit)
+    found = []
+    parts = [("caption", samples, ("insertion", "deletion", "insertion-deletion"))]
+    if dataset == "coco":
+        regions = samples if args.stage == "final" else samples[:REGION_SAMPLES]
+        parts.append(("region", regions, ("pointing-game", "average-precision", "energy-inside")))
+    for name, part, metrics in parts:
+        plan = Plan(
+            model,
+            dataset,
+            part,
+            specs,
+            metrics_of(metrics),
+            metric_options={m: {"points": args.points} for m in metrics} if name == "caption" else {},
+            batch_size=32,
+        )
+        outcome = run(plan, args.out / f"{args.stage}-{dataset}-{name}", progress=_told)
+        found += [vars(row) for row in summarise(outcome.rows)]
+        for label, reason in outcome.refused.items():
+            print(f"{label}: {reason}", flush=True)
+    return found
+
+
+def _told(done: int, total: int, label: str) -> None:
+    if done % 50 == 0:
+        print(f"{done}/{total} {label}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", choices=("grid", "more", "final"))
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("out/defaults"))
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--layers", nargs=2, type=int, default=(0, 0), help="of picture and text, for more")
+    parser.add_argument("--settings", nargs="*", default=["0,0"], help="layers I,T of picture and text, for final")
+    args = parser.parse_args()
+    if args.stage == "final":
+        specs = final([tuple(map(int, one.split(","))) for one in args.settings])  # type: ignore[misc]
+        sizes = {"coco": None, "flickr8k": None, "cc": 500, "tinyimagenet": 500, "rsicd": None}
+    else:
+        specs, sizes = (grid() if args.stage == "grid" else more(*args.layers)), {"coco": None}
+    found = [row for dataset, limit in sizes.items() for row in evaluated(args, specs, dataset, limit)]
+    path = args.out / f"{args.stage}.json"
+    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""`isthmus evaluate`: methods by metrics on a dataset, in a folder that can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isthmus.cli.compare import _listed, _options
+from isthmus.cli.explain import Sides, _loaded
+from isthmus.errors import OptionError
+
+if TYPE_CHECKING:
+    from isthmus.benchmark.run import Outcome
+    from isthmus.benchmark.summary import SummaryRow
+    from isthmus.datasets import Failure, Sample
+
+_SHOWN = 10
+
+
+def evaluate(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET",
+            help="A name, see `isthmus datasets`; a folder, .csv, .tsv, .jsonl, .parquet, .json or .tar of pictures "
+            "with texts; or hf:NAME.",
+            show_default=False,
+        ),
+    ],
+    methods: Annotated[
+        str, typer.Option(metavar="A,B,C", help='Methods, see `isthmus methods`; or "all".')
+    ] = "nib,gradcam,grad-eclip,chefer",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help='Metrics, see `isthmus metrics`; or "all".', show_default="those for any captions"
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="How many samples, chosen by --seed.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/NAME")] = None,
+    dataset_root: Annotated[Path | None, typer.Option(help="Where a named dataset lies.")] = None,
+    split: Annotated[str | None, typer.Option(help="A part of the dataset, such as val.")] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column of the picture.")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="Column of a text. May be repeated.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Fetch a hub dataset as it is read.")] = False,
+    ids: Annotated[Path | None, typer.Option(help="File with the ids to take, one a line.")] = None,
+    captions: Annotated[
+        str, typer.Option(help="Which caption of several: best (by cosine), first, all, or paper.")
+    ] = "best",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="METHOD.NAME=VALUE", help="An option of a method. May be repeated.")
+    ] = None,
+    metric_option: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC.NAME=VALUE", help="An option of a metric. May be repeated.")
+    ] = None,
+    replacement: Annotated[
+        list[str] | None,
+        typer.Option(help="What stands where parts are taken away: mean, blur, zero, black, remove. May be repeated."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help='"paper" for every method that has it.')] = None,
+    oracle: Annotated[int, typer.Option(min=0, help="Pairs for the greedy oracle of insertion and deletion.")] = 48,
+    sides: Annotated[Sides, typer.Option(help="Sides to judge.")] = Sides.both,
+    seed: Annotated[int, typer.Option(help="Names the sample, and all random draws.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 32,
+    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the plots.")] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
+) -> None:
+    """Judge METHODS on DATASET: a row for each pair, method and metric, a table with intervals, and plots.
+
+    Interrupted or killed, the same command goes on where it was; more methods or metrics may be added.
+    """
+    from isthmus.benchmark.plan import Plan, metrics_of
+    from isthmus.benchmark.report import report
+    from isthmus.benchmark.run import run
+    from isthmus.benchmark.spec import ORACLE, specs_of
+    from isthmus.datasets import open_dataset, read_ids, sampled
+    from isthmus.metrics.trivial import TRIVIAL
+
+    chosen = metrics_of(_names(metrics))
+    dear = (ORACLE,) if oracle and any(metric.oracle for metric in chosen) else ()
+    specs = specs_of(_names(methods) or (), options=_options(option or ()), preset=preset, trivial=(*TRIVIAL, *dear))
+    opened = open_dataset(
+        dataset,
+        root=dataset_root,
+        split=split,
+        image_column=image_column,
+        text_columns=tuple(text_column or ()),
+        streaming=streaming,
+        seed=seed,
+    )
+    folder = out if out is not None else Path("isthmus-out") / f"evaluate-{Path(opened.name).stem}"
+    if folder.is_file():
+        raise OptionError(f"{str(folder)!r} is a file: give --out a folder.")
+    samples, bad = sampled(opened, limit=limit, seed=seed, ids=None if ids is None else read_ids(ids))
+    plan = Plan(
+        _loaded(model, device, dtype),
+        opened.name,
+        samples,
+        specs,
+        chosen,
+        metric_options=_options(metric_option or ()),
+        replacements=tuple(replacement or ("mean",)),
+        choice=captions,
+        seed=seed,
+        batch_size=batch_size,
+        oracle_pairs=oracle,
+        sides=("image", "text") if sides is Sides.both else (sides.value,),
+    )
+    with bar("Evaluating") as progress, _said(folder):
+        outcome = run(plan, folder, overwrite=overwrite, progress=progress)
+    outcome.failed = [*bad, *outcome.failed]
+    summary, paths = report(plan, outcome, folder, plots=plots)
+    print_summary(summary)
+    _finish(outcome, samples, paths, folder)
+    if outcome.failed or outcome.refused:
+        raise typer.Exit(2)
+
+
+def _names(given: str | None) -> list[str] | None:
+    found = _listed(given)
+    return [found] if isinstance(found, str) else found
+
+
+@contextmanager
+def _said(folder: Path) -> Iterator[None]:
+    """On an interrupt, say what is safe and how to go on."""
+    from isthmus.cli.screen import messages
+
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        messages().print(
+            f"Interrupted: what was measured is whole in {folder}. Run the same command again to go on.",
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(130) from error
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on standard error that names the method at work."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from isthmus.cli.screen import messages
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=messages()) as shown:
+        task = shown.add_task(what, total=None)
+
+        def advance(done: int, total: int, label: str) -> None:
+            shown.update(task, completed=done, total=total, description=label or what)
+
+        yield advance
+
+
+def print_summary(summary: Sequence[SummaryRow]) -> None:
+    """A line for each metric, side and variant; a column for each method; means with half their interval."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from isthmus.cli.screen import output
+
+    console = output()
+    for dataset in dict.fromkeys(row.dataset for row in summary):
+        own = [row for row in summary if row.dataset == dataset]
+        names = list(dict.fromkeys(row.method for row in own))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=Text(dataset), title_justify="left")
+        for name in ("metric", "side", "variant"):
+            table.add_column(name, overflow="fold")
+        for name in names:
+            table.add_column(Text(name), justify="right", no_wrap=True)
+        for key in dict.fromkeys(row.key for row in own):
+            cells = {row.method: _cell(row) for row in own if row.key == key}
+            table.add_row(*key[1:], *(cells.get(name, "") for name in names))
+        width = max(console.width, 30 + 16 * len(names))
+        console.print(table, width=width, crop=False, overflow="ignore", no_wrap=True)
+
+
+def _cell(row: SummaryRow) -> str:
+    if row.mean != row.mean:
+        return "n/a"
+    digits = 3 if abs(row.mean) < 1 else 1
+    return f"{row.mean:.{digits}f} ±{(row.high - row.low) / 2:.{digits}f}"
+
+
+def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], folder: Path) -> None:
+    from rich.text import Text
+
+    from isthmus.cli.screen import messages, output
+
+    console = output()
+    console.print(
+        f"{len(samples)} samples, {outcome.rows.num_rows} rows: {folder / 'rows.parquet'}, {paths[0]}",
+        markup=False,
+        soft_wrap=True,
+    )
+    for label, reason in outcome.refused.items():
+        messages().print(Text.assemble((label, "bold"), f" has no result: {reason}"), soft_wrap=True)
+    if outcome.failed:
+        console.print(
+            f"{len(outcome.failed)} failed, listed in {folder / 'failures.csv'}:", markup=False, soft_wrap=True
+        )
+        _listed_failures(outcome.failed)
+
+
+def _listed_failures(failed: Sequence[Failure]) -> None:
+    from rich.text import Text
+
+    from isthmus.cli.screen import output
+
+    console = output()
+    for one in failed[:_SHOWN]:
+        console.print(Text(f"  {one.id}: {one.reason}"), soft_wrap=True)
+    if len(failed) > _SHOWN:
+        console.print(f"  ... and {len(failed) - _SHOWN} more")
+
+
+def settings_of(given: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """METHOD.NAME=VALUE by method and name."""
+    return _options(given or ())
