@@ -2,7 +2,8 @@
 
     python benchmarks/defaults.py grid  --data ../shared/data --out out/defaults   # layers and closed states, COCO
     python benchmarks/defaults.py more  --data ../shared/data --out out/defaults   # rules, steps, special, layer sets
-    python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # finalists and others, all datasets
+    python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # what is left, on all datasets
+    python benchmarks/defaults.py others --data ../shared/data --out out/defaults  # NIB beside other methods
 
 Insertion minus deletion is that of the cosine, in points, with parts replaced by the mean; pointing and average
 precision are those of `a photo of a NAME` on COCO's masks. Steps of the curves come in groups (`--points`).
@@ -62,21 +63,27 @@ def grid() -> tuple[Spec, ...]:
 def more(image: int, text: int) -> tuple[Spec, ...]:
     """Rules, steps, special tokens and layer sets at a layer of each side."""
     layer = {"image": image, "text": text}
-    found = [
-        _nib(f"{rule} {steps}", layer=layer, rule=rule, steps=steps)
-        for rule in ("right", "gauss-legendre", "gauss-legendre-cubic")
-        for steps in (3, 5, 10, 20)
-    ]
-    found += [_nib("special open", layer=layer, special="open"), _nib("special closed", layer=layer, special="closed")]
+    rules = [("right", 10), ("right", 20), ("gauss-legendre", 5), ("gauss-legendre", 10)]
+    rules += [("gauss-legendre-cubic", steps) for steps in (3, 5, 10, 20)]
+    found = [_nib(f"{rule} {steps}", layer=layer, rule=rule, steps=steps) for rule, steps in rules]
+    found.append(_nib("special open", layer=layer, special="open"))
     found += [Spec(f"layers {name}", "multilayer-nib", {"layers": layers}) for name, layers in SETS.items()]
     return (*TRIVIAL, *found)
 
 
-def final(settings: list[tuple[int, int]]) -> tuple[Spec, ...]:
-    """Settings, as layers of picture and text, beside the paper's preset and other methods."""
-    found = [_nib(f"nib {i},{t}", layer={"image": i, "text": t}) for i, t in settings]
-    found.append(Spec("nib paper", "nib", preset="paper"))
-    return (*TRIVIAL, *found, *(Spec(name, name) for name in OTHERS))
+def final() -> tuple[Spec, ...]:
+    """The settings that the other stages leave, beside the paper's preset."""
+    found = [
+        _nib("mean 0", layer=0, closed="mean"),
+        _nib("floor 5, mean 0", layer={"image": 5, "text": 0}, closed={"image": "floor", "text": "mean"}),
+        _nib("mean 0, special open", layer=0, closed="mean", special="open"),
+    ]
+    return (*TRIVIAL, *found, Spec("paper", "nib", preset="paper"))
+
+
+def others() -> tuple[Spec, ...]:
+    """NIB by its defaults beside the methods that it is compared with."""
+    return (*TRIVIAL, Spec("nib", "nib"), Spec("nib paper", "nib", preset="paper"), *(Spec(m, m) for m in OTHERS))
 
 
 def evaluated(
@@ -88,7 +95,7 @@ def evaluated(
     found = []
     parts = [("caption", samples, ("insertion", "deletion", "insertion-deletion"))]
     if dataset == "coco":
-        regions = samples if args.stage == "final" else samples[:REGION_SAMPLES]
+        regions = samples if args.stage in ("final", "others") else samples[:REGION_SAMPLES]
         parts.append(("region", regions, ("pointing-game", "average-precision", "energy-inside")))
     for name, part, metrics in parts:
         plan = Plan(
@@ -114,20 +121,21 @@ def _told(done: int, total: int, label: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("grid", "more", "final"))
+    parser.add_argument("stage", choices=("grid", "more", "final", "others"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out/defaults"))
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--points", type=int, default=8)
     parser.add_argument("--layers", nargs=2, type=int, default=(0, 0), help="of picture and text, for more")
-    parser.add_argument("--settings", nargs="*", default=["0,0"], help="layers I,T of picture and text, for final")
     args = parser.parse_args()
+    sizes: dict[str, int | None] = {"coco": None}
     if args.stage == "final":
-        specs = final([tuple(map(int, one.split(","))) for one in args.settings])  # type: ignore[misc]
-        sizes = {"coco": None, "flickr8k": None, "cc": 500, "tinyimagenet": 500, "rsicd": None}
-    else:
-        specs, sizes = (grid() if args.stage == "grid" else more(*args.layers)), {"coco": None}
+        sizes |= {"flickr8k": None, "cc": 500, "tinyimagenet": 500, "rsicd": None}
+    if args.stage == "others":
+        sizes |= {"flickr8k": 100, "cc": 100, "tinyimagenet": 100, "rsicd": None}
+    stages = {"grid": grid, "more": lambda: more(*args.layers), "final": final, "others": others}
+    specs = stages[args.stage]()
     found = [row for dataset, limit in sizes.items() for row in evaluated(args, specs, dataset, limit)]
     path = args.out / f"{args.stage}.json"
     path.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -21,6 +21,10 @@ _PACKAGES = (
     "typer",
     "rich",
 )
+_EXTRAS = {
+    "evaluate": ("pyarrow", "scipy", "scikit-image", "torchmetrics"),
+    "datasets": ("datasets", "webdataset"),
+}
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
@@ -57,9 +61,21 @@ def checks() -> Iterator[tuple[str, str, str, str]]:
             yield "ok", package, importlib.metadata.version(package), ""
         except importlib.metadata.PackageNotFoundError:
             yield "problem", package, "missing", f"pip install {package}"
+    yield from _extras()
     yield from _devices()
     yield from _bundled()
     yield from _places()
+
+
+def _extras() -> Iterator[tuple[str, str, str, str]]:
+    """What only some commands need."""
+    for extra, packages in _EXTRAS.items():
+        for package in packages:
+            try:
+                yield "ok", package, importlib.metadata.version(package), ""
+            except importlib.metadata.PackageNotFoundError:
+                needed = "isthmus evaluate" if extra == "evaluate" else "Hugging Face datasets and shards"
+                yield "hint", package, "missing", f"for {needed}: pip install 'isthmus[{extra}]'"
 
 
 def _devices() -> Iterator[tuple[str, str, str, str]]:

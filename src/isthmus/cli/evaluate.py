@@ -46,6 +46,9 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="A part of the dataset, such as val.")] = None,
     image_column: Annotated[str | None, typer.Option(help="Column of the picture.")] = None,
     text_column: Annotated[list[str] | None, typer.Option(help="Column of a text. May be repeated.")] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="A text for every picture, in place of its own. May be repeated.")
+    ] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Fetch a hub dataset as it is read.")] = False,
     ids: Annotated[Path | None, typer.Option(help="File with the ids to take, one a line.")] = None,
     captions: Annotated[
@@ -93,6 +96,7 @@ def evaluate(
         image_column=image_column,
         text_columns=tuple(text_column or ()),
         streaming=streaming,
+        texts=tuple(text or ()),
         seed=seed,
     )
     folder = out if out is not None else Path("isthmus-out") / f"evaluate-{Path(opened.name).stem}"

@@ -1,6 +1,7 @@
 """Metrics: numbers that say how good an explanation is."""
 
 from isthmus.metrics import confidence, fidelity, localisation, ranking, swaps
+from isthmus.metrics.measuring import measure
 from isthmus.metrics.pairs import Judged, Pairs, judged, pairs_of
 from isthmus.metrics.registry import METRICS, Metric, register
 
@@ -13,6 +14,7 @@ __all__ = [
     "fidelity",
     "judged",
     "localisation",
+    "measure",
     "pairs_of",
     "ranking",
     "register",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,3 +70,9 @@ def get(name: str) -> Metric:
     if name not in METRICS:
         raise OptionError(f"There is no metric {name!r}: choose one of {', '.join(sorted(METRICS))}.")
     return METRICS[name]
+
+
+def options_of(metric: Metric) -> tuple[str, ...]:
+    """The names of the options that a metric's function takes."""
+    parameters = inspect.signature(metric.function).parameters.values()
+    return tuple(one.name for one in parameters if one.kind == one.KEYWORD_ONLY)
