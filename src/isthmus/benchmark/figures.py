@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.choosing import chosen_texts
+from isthmus.benchmark.questions import named
+from isthmus.benchmark.spec import check_options
 from isthmus.comparison import compare
 from isthmus.datasets import Sample, named_regions, open_dataset, sampled
+from isthmus.datasets.records import safe_name
 from isthmus.drawing import to_png
 from isthmus.encoders.dual import DualEncoder
 from isthmus.errors import InputError, OptionError
@@ -20,6 +23,7 @@ FIGURES = {
     "figure1": "NIB and M2IB for one of two things on a picture, and NIB signed, which tells what speaks against it",
     "figure2": "NIB on remote sensing pictures (RSICD)",
 }
+_METHODS = {"figure1": ("nib", "m2ib"), "figure2": ("nib",)}
 _PLACES = {"figure1": ("coco",), "figure2": ("rsicd", "RSICD")}
 _FIRST = ("dog", "cat")  # the two of the paper's figure
 
@@ -59,12 +63,18 @@ def draw(
 
     Raises:
         InputError: the root does not hold the dataset.
-        OptionError: no such figure; a picture without texts.
+        OptionError: no such figure; a picture without texts, or texts without a picture; options of other methods.
     """
     if figure not in FIGURES:
         raise OptionError(f"There is no figure {figure!r}: choose one of {', '.join(FIGURES)}.")
+    for method, own in (options or {}).items():
+        if method not in _METHODS[figure]:
+            raise OptionError(f"There are options for {method!r}, which {figure} does not show: leave them out.")
+        check_options(method, own)
     if image is not None and not texts:
         raise OptionError("A picture of your own needs a text or two: give them after --image with --text.")
+    if image is None and texts:
+        raise OptionError("Texts of your own need a picture of your own: give it with --image.")
     if image is not None:
         shown = [_Shown(str(n), image, text) for n, text in enumerate(texts, 1)]
     else:
@@ -80,13 +90,17 @@ def _of_dataset(figure: str, model: DualEncoder, root: Path | None, limit: int |
     if figure == "figure1":
         samples, _ = sampled(dataset, seed=seed)
         return [
-            _Shown(f"{sample.id}-{name}", sample.image, f"a photo of a {name}")
+            _Shown(safe_name(f"{sample.id}-{name}"), sample.image, named(name))
             for sample in _with_two(samples)[: limit or 2]
             for name in _two(sample)
         ]
     samples, _ = sampled(dataset, limit=limit or 4, seed=seed)
     texts = chosen_texts(model, samples)
-    return [_Shown(s.id, s.image, own[0]) for s, own in zip(samples, texts, strict=True) if own]
+    return [
+        _Shown(safe_name(s.id.removesuffix(".jpg")), s.image, own[0])
+        for s, own in zip(samples, texts, strict=True)
+        if own
+    ]
 
 
 def _placed(figure: str, root: Path | None) -> Path:
@@ -131,7 +145,7 @@ def _explained(
     found = {}
     for one in shown:
         one_of = explain(model, one.image, one.text, **own)
-        found[f"figure2-{Path(one.name).stem}.png"] = to_png(one_of)
+        found[f"figure2-{one.name}.png"] = to_png(one_of)
     return found
 
 

@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from isthmus.benchmark.spec import Spec
+from isthmus.benchmark.spec import Spec, check_options
 from isthmus.errors import OptionError
 from isthmus.methods.published import TABLE_8
 from isthmus.metrics.trivial import TRIVIAL
@@ -86,15 +86,19 @@ def specs_of_table(table: str, options: Mapping[str, Mapping[str, Any]] | None =
         options: further options by our method's name, such as fewer samples of RISE.
 
     Raises:
-        OptionError: no such table, or options of a method that it does not have.
+        OptionError: no such table; options of a method that it does not have, or that are what it compares.
     """
     if table not in TITLES:
         raise OptionError(f"There is no table {table!r}: choose one of {', '.join(TITLES)}.")
     given = dict(options or {})
     found = list(_specs(table))
-    unknown = sorted(set(given) - {spec.method for spec in found})
-    if unknown:
-        raise OptionError(f"There are options for {unknown[0]!r}, which {table} does not have: leave them out.")
+    for name, own in given.items():
+        if name not in {spec.method for spec in found}:
+            raise OptionError(f"There are options for {name!r}, which {table} does not have: leave them out.")
+        check_options(name, own)
+        fixed = sorted(own.keys() & {"preset", *(option for spec in found for option in spec.options)})
+        if fixed:
+            raise OptionError(f"{table} sets {fixed[0]!r} of {name} itself: leave it out.")
     found = [Spec(s.label, s.method, {**s.options, **given.get(s.method, {})}, s.preset) for s in found]
     return (*found, *(Spec(name, name) for name in TRIVIAL))
 
@@ -134,13 +138,17 @@ def theirs_of(table: str) -> list[Theirs]:
 
 
 def placed(root: Path | None, dataset: PaperDataset) -> Path | None:
-    """Where a dataset lies in the root: a folder or index of one of its names, or the root itself; None if nowhere."""
+    """Where a dataset lies in the root: an index or folder of one of its names, or the root itself; None if nowhere."""
     if root is None:
         return None
-    for name in dataset.places:
-        for path in (root / name, root / f"{name}.json"):
-            if path.is_file() or (path.is_dir() and not (root / f"{name}.json").is_file()):
-                return path
+    here = root.resolve()
+    own = [here.with_name(here.stem)] if here.stem in dataset.places else []
+    for folder in (*(root / name for name in dataset.places), *own):
+        index = folder.with_name(f"{folder.name}.json")
+        if index.is_file():
+            return index
+        if folder.is_dir():
+            return folder
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,10 @@ from isthmus.encoders.dual import DualEncoder
 from isthmus.encoders.tower import Side
 from isthmus.errors import OptionError
 from isthmus.metrics.pairs import REPLACEMENTS, SIDES
-from isthmus.metrics.registry import METRICS, Metric, Question
+from isthmus.metrics.registry import METRICS, Metric, Question, options_of
 
 ORACLE_PAIRS = 48
+Wanted = tuple[Metric, Side, str, dict[str, Any]]  # a metric's variant on a side, with its options
 USUAL = ("confidence-drop", "confidence-increase", "insertion", "deletion", "insertion-deletion", "sensitivity-n")
 
 
@@ -71,6 +73,12 @@ class Plan:
         for name in self.replacements:
             if name not in known:
                 raise OptionError(f"There is no replacement {name!r}: choose from {', '.join(sorted(known))}.")
+        for side in self.sides:
+            if not set(self.replacements) & set(REPLACEMENTS[side]):
+                raise OptionError(
+                    f"No replacement is for the {side}, not {' or '.join(self.replacements)}: add one of "
+                    f"{', '.join(REPLACEMENTS[side])}, or leave the {side} out."
+                )
         for name, given in self.metric_options.items():
             _check_options(name, given, self.metrics)
 
@@ -101,14 +109,18 @@ class Plan:
                     found[label] = {**options, "replacement": replacement}
         return found
 
-    def wanted(self, spec: Spec, question: Question, start: int) -> list[tuple[Metric, Side, str, dict[str, Any]]]:
+    def metrics_of(self, question: Question) -> list[Metric]:
+        """The metrics that ask a question."""
+        return [metric for metric in self.metrics if metric.question == question]
+
+    def wanted(self, spec: Spec, question: Question, start: int) -> list[Wanted]:
         """What is measured of a spec on the batch that begins at pair `start`."""
         if spec.method == ORACLE and start >= self.oracle_pairs:
             return []
         return [
             (metric, side, name, options)
-            for metric in self.metrics
-            if metric.question == question and (metric.oracle or spec.method != ORACLE)
+            for metric in self.metrics_of(question)
+            if metric.oracle or spec.method != ORACLE
             for side in self.sides
             if side in spec.sides
             for name, options in self.variants(metric, side).items()
@@ -116,11 +128,11 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on; methods and metrics may be added."""
-        ids = "\n".join(sample.id for sample in self.samples)
         return {
             "dataset": self.dataset,
-            "sample": hashlib.sha256(ids.encode("utf-8", "surrogatepass")).hexdigest()[:16],
+            "sample": _digest("\n".join(sample.id for sample in self.samples)),
             "samples": len(self.samples),
+            "texts": _digest(json.dumps([sample.texts for sample in self.samples])),
             "model": self.model.name,
             "revision": self.model.revision,
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -130,6 +142,10 @@ class Plan:
             "replacements": list(self.replacements),
             "metric_options": jsonable(self.metric_options),
         }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def metrics_of(names: Sequence[str] | None) -> tuple[Metric, ...]:
@@ -147,7 +163,10 @@ def _check_options(name: str, given: Mapping[str, Any], metrics: Sequence[Metric
     there = {metric.name: metric for metric in metrics}
     if name not in there:
         raise OptionError(f"There are options for {name!r}, which is not measured: add it to the metrics.")
-    takes = [p.name for p in inspect.signature(there[name].function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    takes = options_of(there[name])
+    varied = {option for own in there[name].variants.values() for option in own}
     for option in given:
         if option not in takes:
             raise OptionError(f"{name} has no option {option!r}: it has {', '.join(takes) or 'none'}.")
+        if option in varied:
+            raise OptionError(f"The variants of {name} differ in {option!r}, so that it cannot be given: leave it out.")

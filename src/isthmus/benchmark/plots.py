@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from isthmus.benchmark.summary import SPEED, TRIVIAL, Key, Rows, SummaryRow
+from isthmus.benchmark.summary import COSTS, SPEED, TRIVIAL, Key, Rows, SummaryRow
 from isthmus.drawing.figure import _settings
 from isthmus.errors import OptionError
 from isthmus.export import Writer, write_files
@@ -141,7 +141,7 @@ def save_plots(rows: Rows, summary: Sequence[SummaryRow], folder: Path) -> list[
     """
     times = _times(summary)
     made: dict[str, Callable[[], Figure]] = {}
-    for key in dict.fromkeys(row.key[1:] for row in summary if row.metric != SPEED):
+    for key in dict.fromkeys(row.key[1:] for row in summary if row.metric not in COSTS):
         made[_name("bars", key, made)] = partial(bars, summary, *key)
         if any(row.key[1:] == key and (row.dataset, row.method) in times for row in summary):
             made[_name("speed", key, made)] = partial(speed, summary, *key)

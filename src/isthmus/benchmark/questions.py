@@ -14,7 +14,7 @@ from isthmus.datasets.records import Failure
 from isthmus.datasets.sample import Region, Sample, named_regions
 from isthmus.encoders.dual import DualEncoder, Frame
 from isthmus.encoders.pictures import open_picture
-from isthmus.errors import InputError, IsthmusError
+from isthmus.errors import IsthmusError
 from isthmus.frozen import Array
 from isthmus.metrics.foils import wrong_captions
 from isthmus.metrics.pairs import Pairs, pairs_of
@@ -70,21 +70,19 @@ def items_of(
     found = []
     for sample, own in zip(samples, texts, strict=True):
         for n, text in enumerate(own):
-            name = sample.id if len(own) == 1 else f"{sample.id}#{n}"
+            name = sample.id if len(own) == 1 else f"{sample.id}#text{n}"  # `#2` is a second record of this id
             found += [Item(name, sample, text)] if question == "caption" else _swaps(name, sample, text, seed)
     return found
 
 
 def _regions(sample: Sample) -> list[Item]:
-    named = named_regions(sample.truth.regions)
-    return [
-        Item(f"{sample.id}#{name}", sample, f"a photo of {_article(name)} {name}", regions)
-        for name, regions in named.items()
-    ]
+    things = named_regions(sample.truth.regions)
+    return [Item(f"{sample.id}#{name}", sample, named(name), regions) for name, regions in things.items()]
 
 
-def _article(name: str) -> str:
-    return "an" if name[:1].lower() in "aeiou" else "a"
+def named(name: str) -> str:
+    """The text that asks for a thing by its name."""
+    return f"a photo of {'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _swaps(name: str, sample: Sample, text: str, seed: int) -> list[Item]:
@@ -103,11 +101,12 @@ def opened(
     Returns:
         The pairs, None where none is left, and their pictures.
     """
-    kept, pictures = [], []
+    kept, pictures, places = [], [], []
     for item in items:
         try:
             picture = open_picture(item.sample.image)
             model.processing.texts([item.text], truncate=True)
+            places.append(_place(item.regions, picture.image.size))
             kept.append(item)
             pictures.append(picture)
         except IsthmusError as error:
@@ -127,28 +126,31 @@ def opened(
     )
     if not kept[0].regions:
         return pairs, pictures
-    masks = [seen_mask(item.regions, frame, failed, item.id) for item, frame in zip(kept, pairs.frames, strict=True)]
+    masks = [seen_mask(place, frame) for place, frame in zip(places, pairs.frames, strict=True)]
     return replace(pairs, regions=np.stack(masks), _kept={}), pictures
 
 
-def seen_mask(
-    regions: Iterable[Region], frame: Frame, failed: Callable[[Failure], None] | None = None, name: str = ""
-) -> Array:
-    """`(H, W)` bool in the pixels of the model's input: the union of regions, as far as the model sees them.
+def _place(regions: Iterable[Region], size: tuple[int, int]) -> Array:
+    """`(height, width)` bool of the picture: the union of regions. Raises InputError where one cannot be read."""
+    found = np.zeros((size[1], size[0]), dtype=bool)
+    for region in regions:
+        found |= region.shape.mask(size)
+    return found
 
-    All False where they cover less than a hundredth of what it sees, or cannot be read.
+
+def seen_mask(mask: Array, frame: Frame) -> Array:
+    """A mask of the picture as far as the model sees it, in the pixels of the model's input.
+
+    Args:
+        mask: `(height, width)` bool of the picture.
+        frame: which part of the picture the model saw.
+
+    Returns:
+        `(H, W)` bool; all False where it covers less than a hundredth of what the model sees.
     """
     height, width = frame.input_size
-    whole = np.zeros((frame.size[1], frame.size[0]), dtype=bool)
-    try:
-        for region in regions:
-            whole |= region.shape.mask(frame.size)
-    except InputError as error:
-        if failed is not None:
-            failed(Failure(name, str(error)))
-        return np.zeros((height, width), dtype=bool)
     crop = (frame.crop.left, frame.crop.top, frame.crop.right, frame.crop.bottom)
-    image = Image.fromarray(whole.astype(np.uint8) * 255)
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
     seen = image.transform((width, height), Image.Transform.EXTENT, crop, Image.Resampling.BILINEAR)
     found = np.asarray(seen) >= 128
     return found if found.mean() >= LEAST_AREA else np.zeros_like(found)

@@ -100,7 +100,8 @@ def reproduce(
     there = [(dataset, place) for dataset in DATASETS if (place := placed(root, dataset)) is not None]
     if not there:
         names = "; ".join(f"{dataset.title}: {' or '.join(dataset.places)}" for dataset in DATASETS)
-        raise InputError(f"No dataset of the paper lies in {str(root)!r}: give --dataset-root a folder with {names}.")
+        where = "is given" if root is None else f"lies in {str(root)!r}"
+        raise InputError(f"No dataset of the paper {where}: give --dataset-root a folder with {names}.")
     found = Reproduction(table, [], _about(model, seed, options), [], {})
     for dataset, place in there if table != "table8" else there[:1]:
         samples, bad = sampled(_opened(dataset, place), limit=limit, seed=seed)
@@ -223,6 +224,8 @@ def grids(found: Reproduction) -> list[tuple[str, list[str], list[list[Value]]]]
 
 
 def _cell(line: Line) -> Cell:
+    if line.ours != line.ours:
+        return Cell("n/a" if line.paper is None else f"n/a ({line.paper:g})")
     if line.paper is None:
         return Cell(f"{line.ours:.3f}")
     return Cell(f"{line.ours:.3f} ({line.paper:g}; {line.difference:+.3f})")

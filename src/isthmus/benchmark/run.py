@@ -11,20 +11,21 @@ import numpy as np
 import torch
 
 from isthmus.benchmark.explaining import explained
-from isthmus.benchmark.plan import Plan
+from isthmus.benchmark.plan import Plan, Wanted
 from isthmus.benchmark.questions import Item, items_of, opened
 from isthmus.benchmark.spec import ORACLE, Spec
 from isthmus.benchmark.store import Cost, Row, Store
+from isthmus.benchmark.summary import COSTS
 from isthmus.datasets.records import Failure
 from isthmus.encoders.tower import Side
-from isthmus.errors import InputError, IsthmusError
+from isthmus.errors import InputError, IsthmusError, OptionError, SaveError
+from isthmus.extras import needed
 from isthmus.metrics.oracle import oracle
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.ranking import curve, deletion, insertion
 from isthmus.metrics.registry import Metric, Question
 from isthmus.metrics.trivial import trivial
 
-COSTS = ("seconds", "forward", "backward")
 Progress = Callable[[int, int, str], None]
 
 
@@ -35,12 +36,14 @@ class Outcome:
     Attributes:
         rows: a `pyarrow.Table`: dataset, pair, method, metric, side, variant, value, curve.
         failed: pairs and samples that could not be used.
-        refused: for a spec's label the sentence of a method that cannot explain this model.
+        refused: for a spec's label the sentence of a method that cannot explain this model, or any pair.
+        skipped: for a metric's name why the dataset gives it nothing to measure.
     """
 
     rows: Any = None
     failed: list[Failure] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress | None = None) -> Outcome:
@@ -53,10 +56,12 @@ def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress
         progress: told of parts done, their number, and the one at work.
 
     Raises:
-        OptionError: the folder holds a run with other settings.
+        OptionError: the folder holds a run with other settings; pyarrow is missing.
+        InputError: the dataset gives none of the metrics anything to measure.
         SaveError: the disk is full, or the folder cannot be written.
         IsthmusError: no method can explain this model.
     """
+    needed("pyarrow.parquet")  # before anything is computed
     store = Store(folder)
     store.begin(plan.settings(), overwrite=overwrite)
     store.write("sample.txt", "".join(f"{sample.id}\n" for sample in plan.samples).encode("utf-8", "surrogatepass"))
@@ -68,13 +73,13 @@ def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress
             if progress is not None:
                 progress(done, total, spec.label)
             work.part(batch, spec)
+            work.check()
             done += 1
         batch.close()
     if progress is not None:
         progress(total, total, "")
-    if len(work.outcome.refused) == len([spec for spec in plan.specs if not spec.trivial]) > 0:
-        raise IsthmusError(next(iter(work.outcome.refused.values())))
-    work.outcome.failed = list({(one.id, one.reason): one for one in work.outcome.failed}.values())
+    work.finish()
+    work.check()
     work.outcome.rows = store.gather(batch.part(spec) for spec in plan.specs for batch in batches)
     return work.outcome
 
@@ -101,6 +106,8 @@ class _Work:
     plan: Plan
     store: Store
     outcome: Outcome
+    served: set[str] = field(default_factory=set)  # labels of specs that explained a batch
+    lost: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)  # what they did not, and why
 
     def batches(self) -> list[_Batch]:
         plan, found = self.plan, []
@@ -115,41 +122,85 @@ class _Work:
                 failed=self.outcome.failed.append,
             )
             if not items:
-                needs = {"region": "masks or boxes", "swap": "captions with a word that can be swapped"}
-                raise InputError(f"The sample of {plan.dataset} has no {needs.get(question, 'texts')}: take another.")
+                self.outcome.skipped |= {one.name: self._lacking(question) for one in plan.metrics_of(question)}
             size = plan.batch_size
             for number, start in enumerate(range(0, len(items), size)):
                 found.append(_Batch(question, start, number, items[start : start + size]))
+        if not found:
+            raise InputError(f"{next(iter(self.outcome.skipped.values()))}: take another sample or other metrics.")
         return found
+
+    def _lacking(self, question: Question) -> str:
+        dataset, failed = self.plan.dataset, self.outcome.failed
+        if question != "caption":
+            needs = "masks or boxes" if question == "region" else "caption with a word that can be swapped"
+            return f"The sample of {dataset} has no {needs}"
+        first = f" (the first, {failed[0].id!r}: {failed[0].reason.rstrip('.')})" if failed else ""
+        return f"None of the {len(self.plan.samples)} samples of {dataset} can be used{first}"
+
+    def check(self) -> None:
+        """Stop where no method is left to judge."""
+        if len(self.outcome.refused) == len([spec for spec in self.plan.specs if not spec.trivial]) > 0:
+            raise IsthmusError(next(iter(self.outcome.refused.values())))
+
+    def finish(self) -> None:
+        """Tell a method that explained no batch from one that failed on some."""
+        for label, lost in self.lost.items():
+            if label in self.served:
+                self.outcome.failed += [Failure(name, f"{label}: {why}") for names, why in lost for name in names]
+            else:
+                self.outcome.refused.setdefault(label, lost[0][1])
+        self.outcome.failed = list({(one.id, one.reason): one for one in self.outcome.failed}.values())
 
     def part(self, batch: _Batch, spec: Spec) -> None:
         """Make the rows of one part that are not there yet."""
         wanted = self.plan.wanted(spec, batch.question, batch.start)
-        rows = self.store.rows(batch.part(spec))
-        there = {(row.metric, row.side, row.variant) for row in rows}
-        missing = [one for one in wanted if (one[0].name, one[1], one[2]) not in there]
-        if not missing or spec.label in self.outcome.refused:
+        if not wanted or spec.label in self.outcome.refused:
             return
+        rows = self.store.rows(batch.part(spec))
+        missing = _missing(wanted, rows)
+        if missing or not _of(rows, [item.id for item in batch.items]):
+            pairs, pictures = self._opened(batch)
+            if pairs is None:
+                return
+            if not _of(rows, pairs.ids):  # other pictures could be read then
+                rows, missing = [], wanted
+            if missing and not self._measured(batch, spec, pairs, pictures, rows, missing):
+                return
+        self.served.add(spec.label)
+
+    def _opened(self, batch: _Batch) -> tuple[Pairs | None, list[Any]]:
         if batch.found is None:
             batch.found = opened(batch.items, self.plan.model, seed=self.plan.seed, failed=self.outcome.failed.append)
-        pairs, pictures = batch.found
-        if pairs is None:
-            return
+        return batch.found
+
+    def _measured(
+        self,
+        batch: _Batch,
+        spec: Spec,
+        pairs: Pairs,
+        pictures: Sequence[Any],
+        rows: list[Row],
+        missing: Sequence[Wanted],
+    ) -> bool:
+        """Add what is missing to the rows of a part and keep them; False where the method fails."""
         try:
             judged, cost = self._judged(batch, spec, pairs, pictures)
+        except SaveError:
+            raise
         except IsthmusError as error:
-            if isinstance(error, InputError):
-                self.outcome.failed += [Failure(name, f"{spec.label}: {error}") for name in pairs.ids]
-            else:
+            self.lost.setdefault(spec.label, []).append((pairs.ids, str(error)))
+            if isinstance(error, OptionError) and spec.label not in self.served:
                 self.outcome.refused[spec.label] = str(error)
-            return
+            return False
         for metric, side, variant, options in missing:
             rows += self._rows(pairs, judged, spec, metric, side, variant, options)
-        if cost is not None and batch.question == "caption" and not there:
-            rows += [
-                self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for name in COSTS for i in range(len(pairs))
-            ]
+        if cost is not None and batch.question == "caption":
+            rows = [row for row in rows if row.metric not in COSTS]
+            for name in COSTS:
+                rows += [self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for i in range(len(pairs))]
         self.store.keep_rows(batch.part(spec), rows)
+        return True
 
     def _judged(
         self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]
@@ -160,7 +211,7 @@ class _Work:
         if spec.trivial:
             return trivial(pairs, spec.method), None
         kept = self.store.maps(batch.part(spec), pairs.ids)
-        if kept is None:
+        if kept is None or not {side for side in self.plan.sides if side in spec.sides} <= set(kept[0]):
             made = explained(self.plan, spec, pairs, pictures)
             for one, (maps, cost) in made.items():
                 self.store.keep_maps(batch.part(one), pairs.ids, maps, cost)
@@ -203,13 +254,24 @@ class _Work:
         return Row(self.plan.dataset, pairs.ids[i], spec.label, metric, side, variant, float(value), line)
 
 
+def _missing(wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[Wanted]:
+    there = {(row.metric, row.side, row.variant) for row in rows}
+    return [one for one in wanted if (one[0].name, one[1], one[2]) not in there]
+
+
+def _of(rows: Sequence[Row], ids: Sequence[str]) -> bool:
+    """Whether rows are of exactly these pairs; no rows are of any."""
+    return not rows or {row.pair for row in rows} == set(ids)
+
+
 def _oracle_values(pairs: Pairs, metric: Metric, side: Side, options: dict[str, Any]) -> torch.Tensor:
     """Each curve has a greedy order of its own; with the least important first the oracle does the opposite."""
     how = {name: options[name] for name in ("score", "replacement") if name in options}
     rising, falling = (oracle(pairs, side, insert=insert, **how) for insert in (True, False))
     if metric.name == "insertion-deletion":
         return insertion(rising, side, **options) - deletion(falling, side, **options)
-    insert = metric.name.startswith("insertion") != metric.name.endswith("least-first")
+    least = metric.name.endswith("least-first") or options.get("first") == "least"
+    insert = metric.name.startswith("insertion") != least
     return metric.function(rising if insert else falling, side, **options)
 
 

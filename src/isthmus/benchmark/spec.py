@@ -52,6 +52,18 @@ class Spec:
         return f"{safe_name(self.label)}-{digest}"
 
 
+def check_options(method: str, given: Mapping[str, Any]) -> None:
+    """Refuse options, but for a preset, that a method does not have.
+
+    Raises:
+        OptionError: no such method, or no such option of it.
+    """
+    there = registry.get(method).options
+    for name in given:
+        if name not in (*there, "preset"):
+            raise OptionError(f"{method} has no option {name!r}: it has {', '.join(sorted(there))}.")
+
+
 def specs_of(
     methods: Sequence[str],
     *,
@@ -80,10 +92,8 @@ def specs_of(
             raise OptionError(f"There are options for {name!r}, which is not evaluated: add it to the methods.")
     found = []
     for name in known:
-        method, own = registry.get(name), dict(given.get(name, {}))
-        chosen = own.pop("preset", preset if preset in tuple(method.presets) else None)
-        unknown = sorted(set(own) - set(method.options))
-        if unknown:
-            raise OptionError(f"{name} has no option {unknown[0]!r}: it has {', '.join(sorted(method.options))}.")
+        check_options(name, given.get(name, {}))
+        own = dict(given.get(name, {}))
+        chosen = own.pop("preset", preset if preset in tuple(registry.get(name).presets) else None)
         found.append(Spec(name, name, own, chosen))
     return (*found, *(Spec(name, name) for name in dict.fromkeys((*trivial, *(n for n in names if n not in known)))))

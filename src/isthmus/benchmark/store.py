@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,8 @@ from isthmus.extras import needed
 from isthmus.metrics.maps import Map
 
 _TEXTS = ("dataset", "pair", "method", "metric", "side", "variant")
+_OF_A_RUN = frozenset({"dataset", "sample"})  # settings that only a run's own run.json has
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Maps = dict[Side, tuple[Map, ...]]
 
 
@@ -70,24 +74,31 @@ class Store:
         path = self.folder / "run.json"
         told = json.loads(json.dumps(settings, default=str))
         if path.is_file() and not overwrite:
-            before = _read(path)
-            differs = sorted(name for name in {*told, *before} if told.get(name) != before.get(name))
-            if differs:
-                raise OptionError(
-                    f"The folder {str(self.folder)!r} holds a run with another {differs[0].replace('_', ' ')}: give "
-                    "another --out, or --overwrite."
-                )
-        if overwrite:
-            for part in self.folder.glob("parts/*/*"):
-                part.unlink()
+            self._check(_read(path), told)
         try:
             for place in (self._rows, self._maps):
                 place.mkdir(parents=True, exist_ok=True)
+            for part in self.folder.glob("parts/*/*"):
+                if overwrite or part.name.startswith("."):  # the latter was being written when the run was killed
+                    part.unlink(missing_ok=True)
         except OSError as error:
             raise SaveError(
                 f"The folder {str(self.folder)!r} cannot be made ({error.strerror}): choose another one."
             ) from error
         self.write("run.json", json.dumps(told, indent=1, ensure_ascii=False).encode())
+
+    def _check(self, before: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        if not set(before) >= _OF_A_RUN:
+            raise OptionError(
+                f"The folder {str(self.folder)!r} holds the run.json of something else: give another --out, or "
+                "--overwrite."
+            )
+        differs = [name for name, value in told.items() if name in before and before[name] != value]
+        if differs:
+            names = ", ".join(name.replace("_", " ") for name in differs)
+            raise OptionError(
+                f"The folder {str(self.folder)!r} holds a run with another {names}: give another --out, or --overwrite."
+            )
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file whole, or not at all. Raises SaveError where the disk is full."""
@@ -95,15 +106,16 @@ class Store:
 
     def rows(self, part: str) -> list[Row]:
         """The rows of a part; none where it is not there, or was damaged."""
-        parquet = needed("pyarrow.parquet")
         try:
-            return [_row(one) for one in parquet.read_table(self._rows / f"{part}.parquet").to_pylist()]
-        except (OSError, ValueError):
+            table = self._table(part)
+            return [] if table is None else [_row(one) for one in table.to_pylist()]
+        except _DAMAGED:
             return []
 
     def keep_rows(self, part: str, rows: Sequence[Row]) -> None:
         """Put the rows of a part in its place."""
-        _write(self._rows / f"{part}.parquet", _parquet(rows))
+        table = needed("pyarrow").Table.from_pylist([vars(row) for row in rows], schema=_schema())
+        _write(self._rows / f"{part}.parquet", _parquet(table))
 
     def maps(self, part: str, ids: Sequence[str]) -> tuple[Maps, Cost] | None:
         """The maps of a part, and what they took; None where they are not there, or are of other pairs."""
@@ -114,7 +126,7 @@ class Store:
                     return None
                 maps = {side: tuple(_unpacked(found, told, side, len(ids))) for side in told["sides"]}
                 return maps, Cost(**told["cost"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except _DAMAGED:
             return None
 
     def keep_maps(self, part: str, ids: Sequence[str], maps: Maps, cost: Cost) -> None:
@@ -130,19 +142,30 @@ class Store:
 
     def gather(self, parts: Iterable[str]) -> Any:
         """All rows of the parts, as a `pyarrow.Table`, which is also written to `rows.parquet`."""
-        rows = [row for part in parts for row in self.rows(part)]
-        content = _parquet(rows)
-        self.write("rows.parquet", content)
-        return needed("pyarrow.parquet").read_table(self.folder / "rows.parquet")
+        tables = [table for part in parts if (table := self._table(part)) is not None]
+        found = needed("pyarrow").concat_tables([_schema().empty_table(), *tables])
+        self.write("rows.parquet", _parquet(found))
+        return found
+
+    def _table(self, part: str) -> Any:
+        """The rows of a part as a `pyarrow.Table`; None where it is not there, or was damaged."""
+        parquet, arrow = needed("pyarrow.parquet"), needed("pyarrow")
+        try:
+            content = (self._rows / f"{part}.parquet").read_bytes()  # given a path, a folder `a=1` on it adds a column
+            return parquet.read_table(arrow.BufferReader(content)).cast(_schema())
+        except _DAMAGED:
+            return None
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
-    arrow, parquet = needed("pyarrow"), needed("pyarrow.parquet")
+def _schema() -> Any:
+    arrow = needed("pyarrow")
     fields = [(name, arrow.string()) for name in _TEXTS]
-    schema = arrow.schema([*fields, ("value", arrow.float64()), ("curve", arrow.list_(arrow.float32()))])
-    table = arrow.Table.from_pylist([vars(row) for row in rows], schema=schema)
-    sink = arrow.BufferOutputStream()
-    parquet.write_table(table, sink)
+    return arrow.schema([*fields, ("value", arrow.float64()), ("curve", arrow.list_(arrow.float32()))])
+
+
+def _parquet(table: Any) -> bytes:
+    sink = needed("pyarrow").BufferOutputStream()
+    needed("pyarrow.parquet").write_table(table, sink)
     found: bytes = sink.getvalue().to_pybytes()
     return found
 

@@ -14,11 +14,14 @@ from isthmus.cli.explain import Sides, _loaded
 from isthmus.errors import OptionError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from isthmus.benchmark.run import Outcome
     from isthmus.benchmark.summary import SummaryRow
     from isthmus.datasets import Failure, Sample
 
 _SHOWN = 10
+_WIDE = 10_000
 
 
 def evaluate(
@@ -109,7 +112,7 @@ def evaluate(
         samples,
         specs,
         chosen,
-        metric_options=_options(metric_option or ()),
+        metric_options=_metric_options(metric_option or ()),
         replacements=tuple(replacement or ("mean",)),
         choice=captions,
         seed=seed,
@@ -122,6 +125,9 @@ def evaluate(
     outcome.failed = [*bad, *outcome.failed]
     summary, paths = report(plan, outcome, folder, plots=plots)
     print_summary(summary)
+    for reason in dict.fromkeys(outcome.skipped.values()):
+        names = [name for name, why in outcome.skipped.items() if why == reason]
+        note(f"Not measured: {', '.join(names)}. {reason}.")
     _finish(outcome, samples, paths, folder)
     if outcome.failed or outcome.refused:
         raise typer.Exit(2)
@@ -132,19 +138,29 @@ def _names(given: str | None) -> list[str] | None:
     return [found] if isinstance(found, str) else found
 
 
+def _metric_options(given: Sequence[str]) -> dict[str, dict[str, Any]]:
+    try:
+        return _options(given)
+    except OptionError as error:
+        raise OptionError(
+            f"--metric-option takes METRIC.NAME=VALUE, such as insertion.points=10, not {', '.join(map(repr, given))}."
+        ) from error
+
+
+def note(text: str) -> None:
+    """Print a sentence on standard error."""
+    from isthmus.cli.screen import messages
+
+    messages().print(text, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def _said(folder: Path) -> Iterator[None]:
     """On an interrupt, say what is safe and how to go on."""
-    from isthmus.cli.screen import messages
-
     try:
         yield
     except KeyboardInterrupt as error:
-        messages().print(
-            f"Interrupted: what was measured is whole in {folder}. Run the same command again to go on.",
-            markup=False,
-            soft_wrap=True,
-        )
+        note(f"Interrupted: what was measured is whole in {folder}. Run the same command again to go on.")
         raise typer.Exit(130) from error
 
 
@@ -176,16 +192,25 @@ def print_summary(summary: Sequence[SummaryRow]) -> None:
     for dataset in dict.fromkeys(row.dataset for row in summary):
         own = [row for row in summary if row.dataset == dataset]
         names = list(dict.fromkeys(row.method for row in own))
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=Text(dataset), title_justify="left")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in ("metric", "side", "variant"):
-            table.add_column(name, overflow="fold")
+            table.add_column(name, no_wrap=True)
         for name in names:
             table.add_column(Text(name), justify="right", no_wrap=True)
         for key in dict.fromkeys(row.key for row in own):
             cells = {row.method: _cell(row) for row in own if row.key == key}
-            table.add_row(*key[1:], *(cells.get(name, "") for name in names))
-        width = max(console.width, 30 + 16 * len(names))
-        console.print(table, width=width, crop=False, overflow="ignore", no_wrap=True)
+            table.add_row(*map(Text, key[1:]), *(cells.get(name, "") for name in names))
+        console.print(Text(dataset, style="bold"), soft_wrap=True)
+        print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table as wide as it is: a narrower terminal breaks the lines, but no cell is cut."""
+    from isthmus.cli.screen import output
+
+    console = output()
+    console.width = max(console.width, console.measure(table, options=console.options.update(width=_WIDE)).maximum)
+    console.print(table)
 
 
 def _cell(row: SummaryRow) -> str:
@@ -196,9 +221,7 @@ def _cell(row: SummaryRow) -> str:
 
 
 def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], folder: Path) -> None:
-    from rich.text import Text
-
-    from isthmus.cli.screen import messages, output
+    from isthmus.cli.screen import output
 
     console = output()
     console.print(
@@ -207,7 +230,7 @@ def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], 
         soft_wrap=True,
     )
     for label, reason in outcome.refused.items():
-        messages().print(Text.assemble((label, "bold"), f" has no result: {reason}"), soft_wrap=True)
+        note(f"{label} has no result: {reason}")
     if outcome.failed:
         console.print(
             f"{len(outcome.failed)} failed, listed in {folder / 'failures.csv'}:", markup=False, soft_wrap=True
@@ -225,8 +248,3 @@ def _listed_failures(failed: Sequence[Failure]) -> None:
         console.print(Text(f"  {one.id}: {one.reason}"), soft_wrap=True)
     if len(failed) > _SHOWN:
         console.print(f"  ... and {len(failed) - _SHOWN} more")
-
-
-def settings_of(given: Sequence[str] | None) -> dict[str, dict[str, Any]]:
-    """METHOD.NAME=VALUE by method and name."""
-    return _options(given or ())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isthmus.cli.compare import _options
-from isthmus.cli.evaluate import _listed_failures, _said, bar
+from isthmus.cli.evaluate import _listed_failures, _said, bar, note, print_whole
 from isthmus.cli.explain import _loaded
 from isthmus.errors import OptionError
 
@@ -102,7 +102,7 @@ def _table(
 ) -> None:
     from isthmus.benchmark.reproduce import reproduce as run
     from isthmus.benchmark.reproduce import save
-    from isthmus.cli.screen import messages, output, print_files
+    from isthmus.cli.screen import output, print_files
 
     with bar("Reproducing") as progress, _said(folder):
         found = run(
@@ -120,10 +120,11 @@ def _table(
     _print(found)
     print_files(paths, folder)
     for label, reason in found.refused.items():
-        messages().print(f"{label} has no result: {reason}", markup=False, soft_wrap=True)
+        note(f"{label} has no result: {reason}")
     if found.failed:
         output().print(f"{len(found.failed)} failed:")
         _listed_failures(found.failed)
+    if found.failed or found.refused:
         raise typer.Exit(2)
 
 
@@ -141,10 +142,11 @@ def _print(found: Reproduction) -> None:
     for name, value in found.about.items():
         console.print(Text(f"{name}: {value}"), soft_wrap=True)
     for caption, header, rows in grids(found):
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=Text(caption), title_justify="left")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for i, name in enumerate(header):
             table.add_column(Text(name), justify="right" if i else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(value.text if isinstance(value, Cell) else str(value or "–") for value in row))
         console.print()
-        console.print(table, width=max(console.width, 20 + 34 * len(header)), crop=False, overflow="ignore")
+        console.print(Text(caption, style="bold"), soft_wrap=True)
+        print_whole(table)

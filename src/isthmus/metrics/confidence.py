@@ -67,9 +67,10 @@ def _sound(judged: Judged, side: Side, mass: float, replacement: str) -> tuple[T
     own = (pairs.players(side) >= 0).sum(1, keepdim=True)
     counts = (mass * own).round().long().clamp(min=1)
     masks = kept_masks(ranks(judged.scores(side), pairs, side), pairs, side, counts)
-    part = embedded(pairs, side, masks, replacement)[:, 0]
     target = pairs.target(side)
-    return _dot(pairs.embeddings[side], target), _dot(part, target)
+    whole, part = _dot(pairs.embeddings[side], target), _dot(embedded(pairs, side, masks, replacement)[:, 0], target)
+    part = torch.where((counts == own)[:, 0], whole, part)  # all is kept: the same, not up to rounding
+    return whole, torch.where(judged.known(side), part, torch.nan)
 
 
 def _scaled_pixels(judged: Judged) -> tuple[Tensor, Tensor]:

@@ -69,8 +69,9 @@ def _taken(pairs: Pairs, side: Side, subsets: int) -> Tensor:
 
 
 def _sums(judged: Judged, side: Side, found: Removals) -> Tensor:
-    """`(B, S)` what the map says that each subset contributes."""
-    return torch.einsum("bsp,bp->bs", found.taken.double(), judged.scores(side).nan_to_num())
+    """`(B, S)` what the map says that each subset contributes; NaN where a score of the map is not finite."""
+    scores = judged.scores(side).where(judged.pairs.players(side) >= 0, 0.0)
+    return torch.einsum("bsp,bp->bs", found.taken.double(), torch.where(judged.known(side)[:, None], scores, torch.nan))
 
 
 def sensitivity_n(
@@ -105,8 +106,9 @@ def infidelity(
 
     Args:
         judged, side, replacement, score, subsets: as in `sensitivity_n`; the same subsets.
-        scaled: multiply each map by the factor that suits it best, and divide by the mean square of the costs, so that
-            maps without units compare: 0 is perfect, 1 no better than a map of zeros. Unscaled, in squared points.
+        scaled: multiply each map by the factor of at least 0 that suits it best, and divide by the mean square of the
+            costs, so that maps without units compare: 0 is perfect, 1 no better than a map of zeros, as is one that
+            has the wrong sign. Unscaled, in squared points.
 
     Returns:
         `(B,)` lower is better.
@@ -116,7 +118,7 @@ def infidelity(
     if not scaled:
         return 1e4 * (sums - drops).square().mean(1)
     square = sums.square().sum(1)
-    factor = torch.where(square > 0, (sums * drops).sum(1) / square, 0.0)
+    factor = torch.where(square != 0, (sums * drops).sum(1) / square, 0.0).clamp(min=0)
     return (factor[:, None] * sums - drops).square().sum(1) / drops.square().sum(1)
 
 

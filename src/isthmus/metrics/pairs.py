@@ -152,6 +152,10 @@ class Judged:
             row[: len(one.scores)] = torch.tensor(one.scores, dtype=torch.float64)
         return found
 
+    def known(self, side: Side) -> Tensor:
+        """`(B,)` whether all of a pair's own positions have a finite score: without one a map has no order."""
+        return (torch.isfinite(self.scores(side)) | (self.pairs.players(side) < 0)).all(1)
+
     def of(self, side: Side) -> tuple[Map, ...]:
         """The maps of a side. Raises InputError where it was not explained."""
         if side not in self.maps:
@@ -211,6 +215,8 @@ def judged(explanations: Sequence[Explanation], model: DualEncoder, images: Sequ
         images: the pictures; by default those that the explanations name as their source, or else the copy that
             they hold, which is exact up to 1,024 pixels a side.
 
+    What is drawn at random for a pair follows from its source and its text, whatever else is judged beside it.
+
     Raises:
         InputError: no explanations, or one without a picture or a text.
     """
@@ -218,7 +224,8 @@ def judged(explanations: Sequence[Explanation], model: DualEncoder, images: Sequ
         raise InputError("There is nothing to judge: give at least one explanation.")
     if images is None:
         images = [_picture(one) for one in explanations]
-    pairs = pairs_of(model, images, [one.caption for one in explanations], truncate=True)
+    ids = [f"{one.source} {one.caption}" for one in explanations]
+    pairs = pairs_of(model, images, [one.caption for one in explanations], ids=ids, truncate=True)
     sides = [side for side in SIDES if getattr(explanations[0], side) is not None]
     maps = {side: tuple(map_of(one, side) for one in explanations) for side in sides}
     return Judged(pairs, maps, explanations[0].provenance.method)

@@ -126,12 +126,14 @@ def curve(
     """Share of the positions that were inserted, or deleted, `(B, K)`, and the score there, `(B, K)`.
 
     See `insertion` and `deletion` for the options; normalised, the score runs from 0 (nothing there) to 1 (all there).
+    A map with a score that is not finite has no order: its scores are NaN.
     """
     if first not in ("most", "least"):
         raise OptionError(f'first must be "most" or "least", not {first!r}.')
     found = kept(judged, side, replacement=replacement, points=points)
     target = judged.pairs.target(side, score)
     values = found.curve(target, highest=(first == "most") == insert)
+    values = torch.where(judged.known(side)[:, None], values, torch.nan)
     if normalised:
         empty, full = values[:, :1], values[:, -1:]
         span = full - empty
