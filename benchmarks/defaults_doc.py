@@ -135,7 +135,7 @@ def main() -> None:
                 "\n".join(by_dataset(rows, m) for m in ("image", "text")) + "\n" + table(rows, "coco", list(MEASURES))
             )
         else:
-            body = table(rows, "coco", list(MEASURES))
+            body = table(rows, "coco", list(MEASURES) if stage == "grid" else list(MEASURES)[:4])
         text = replaced(text, stage, body)
         if stage in ("grid", "others"):
             figure = layers(rows) if stage == "grid" else others(rows)

@@ -27,6 +27,8 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         equal_nan = a.dtype.kind == "f"
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=equal_nan)
+    if isinstance(a, float) and isinstance(b, float) and a != a:
+        return b != b  # two that are undefined are the same result
     return not isinstance(a, np.ndarray) and not isinstance(b, np.ndarray) and bool(a == b)
 
 

@@ -1,4 +1,4 @@
-"""Insertion, deletion and the greedy oracle: by hand on a linear toy, by brute force, and against Quantus."""
+"""Insertion and deletion: by hand on a linear toy, by pictures masked by hand, and against Quantus."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import quantus
 import torch
-from linear_toy import TERMS, TEXTS, given, linear_pairs, linear_toy, picture, true_maps, truths
+from linear_toy import TERMS, given, linear_pairs, linear_toy, picture, true_maps, truths
 
 import isthmus
 from conftest import EXAMPLES
@@ -18,7 +18,6 @@ from isthmus.encoders.counting import counted
 from isthmus.encoders.tower import unit
 from isthmus.errors import OptionError
 from isthmus.metrics.maps import Map
-from isthmus.metrics.oracle import oracle
 from isthmus.metrics.pairs import Judged, Pairs, judged, pairs_of
 from isthmus.metrics.ranking import curve, deletion, insertion, insertion_deletion, kept, ranks
 from isthmus.metrics.trivial import trivial
@@ -125,6 +124,7 @@ def test_points_take_several_positions_at_a_step(toy: Pairs) -> None:
     np.testing.assert_allclose(100 * values[0], [5, 35, 35], atol=1e-9)
     assert numbers(insertion(maps, "image", points=2, **ZERO)[:1]) == [(2.5 + 35 + 17.5) / 2]
     assert numbers(insertion(maps, "image", points=1, **ZERO)[:1]) == [20]
+    assert curve(maps, "image", insert=True, points=3, **ZERO)[0].tolist() == [[0, 0.25, 0.75, 1]] * 3
     assert numbers(insertion(maps, "image", points=99, **ZERO)) == [30, 8.5, 27]
     _, words = curve(true_maps(toy, "text"), "text", insert=True, points=3, **ZERO)
     np.testing.assert_allclose(100 * words[0], [14, 31.5, 42, 35], atol=1e-9)
@@ -153,87 +153,6 @@ def test_over_all_orders_the_difference_is_zero_in_the_mean(side: Any) -> None:
         assert float(found.mean()) == pytest.approx(0, abs=1e-6)
         assert float(found.max()) == pytest.approx(-float(found.min()), abs=1e-6)
         assert float(found.max()) > 5
-
-
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("row", [0, 1, 2])
-def test_the_oracle_finds_the_best_of_all_orders(side: Any, row: int) -> None:
-    orders = list(itertools.permutations(range(len(truths(side, row)))))
-    every = given(linear_pairs((row,) * len(orders)), side, *orders)
-    pairs = linear_pairs((row,))
-    best = oracle(pairs, side, insert=True, groups=None, **ZERO)
-    assert numbers(insertion(best, side, **ZERO)) == [float(insertion(every, side, **ZERO).max())]
-    worst = oracle(pairs, side, insert=False, groups=None, **ZERO)
-    assert numbers(deletion(worst, side, **ZERO)) == [float(deletion(every, side, **ZERO).min())]
-
-
-def test_the_oracle_in_groups_and_by_the_margin(toy: Pairs) -> None:
-    halves = oracle(toy, "image", insert=True, groups=2, **ZERO)
-    assert halves.scores("image").tolist() == [[0, 0, -1, -1], [-1, 0, -1, 0], [0, -1, 0, -1]]
-    at_once = oracle(toy, "image", insert=True, groups=1, **ZERO)
-    assert float(at_once.scores("image").abs().max()) == 0
-    # The margin of pair 1 is negative where its cosine is positive: the best order is the worst one.
-    turned = oracle(toy, "image", insert=True, groups=None, score="margin", **ZERO)
-    assert turned.scores("image")[:2].tolist() == [[0, -1, -3, -2], [-1, -3, 0, -2]]
-    assert [len(one.scores) for one in oracle(toy, "text", insert=True, **ZERO).of("text")] == [3, 2, 4]
-    with pytest.raises(OptionError, match="groups must be at least 1"):
-        oracle(toy, "image", insert=True, groups=0)
-
-
-def test_the_oracle_of_the_bundled_model_beats_every_order_that_it_could_have_taken(mini: Any) -> None:
-    pairs = mini_pairs(mini, (1,))
-    for insert, area, sign in ((True, insertion, 1), (False, deletion, -1)):
-        best = area(oracle(pairs, "text", insert=insert, groups=None), "text")
-        # "a bear" has two tokens, of which greedy tries both orders.
-        both = [area(given(pairs, "text", order), "text") for order in ([1, 0], [0, 1])]
-        assert float(best) == pytest.approx(sign * max(sign * float(one) for one in both), abs=1e-4)
-        assert float(both[0]) != pytest.approx(float(both[1]), abs=0.1)
-
-
-@pytest.fixture(scope="module")
-def methods(toy: Pairs) -> dict[str, Judged]:
-    """Methods' maps of the toy: those that know its zero are exact, the others compare with a mean or with nothing."""
-    pictures = [picture(one) for one in TERMS]
-    options: dict[str, dict[str, Any]] = {
-        "nib": {"closed": "zero"},
-        "integrated-gradients": {},
-        "occlusion": {},
-        "shapley": {},
-        "gradcam": {},
-        "rise": {"samples": 40},
-    }
-    found = {
-        name: judged(isthmus.explain(toy.model, pictures, list(TEXTS), method=name, **more), toy.model, pictures)
-        for name, more in options.items()
-    }
-    return {**found, "by hand": _imperfect(toy)}
-
-
-def _imperfect(toy: Pairs) -> Judged:
-    """The true maps with a neighbour's share mixed in."""
-    maps = {}
-    for side in ("image", "text"):
-        true = [np.array(truths(side, row)) for row in range(3)]
-        maps.update(given(toy, side, *(one + 0.8 * np.roll(one, 1) for one in true)).maps)
-    return Judged(toy, maps, "by hand")
-
-
-@pytest.mark.parametrize("side", SIDES)
-def test_oracle_over_any_method_over_random(toy: Pairs, methods: dict[str, Judged], side: Any) -> None:
-    ceiling = insertion(oracle(toy, side, insert=True, groups=None, **ZERO), side, **ZERO) - deletion(
-        oracle(toy, side, insert=False, groups=None, **ZERO), side, **ZERO
-    )
-    found = {name: insertion_deletion(one, side, **ZERO) for name, one in methods.items()}
-    for name, values in found.items():
-        assert bool((values <= ceiling + 1e-5).all()), name
-        assert float(values.mean()) > 1, name  # 0 is the mean of random orders, see above
-    assert numbers(found["nib"]) == ceiling.tolist()  # its map is the truth
-    assert float(found["by hand"].mean()) < float(ceiling.mean()) - 1
-    if side == "image":
-        assert max(float(found[name].mean()) for name in ("gradcam", "rise", "shapley")) < float(ceiling.mean()) - 1
-    draws = torch.stack([insertion_deletion(trivial(linear_pairs(seed=i), "random"), side, **ZERO) for i in range(60)])
-    assert abs(float(draws.mean())) < 0.25 * float(ceiling.mean())
-    assert float(draws.mean()) < min(float(values.mean()) for values in found.values())
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -395,6 +314,6 @@ def _refused(maps: Judged) -> list[tuple[Callable[[], Any], str]]:
         (lambda: deletion(maps, "image", replacement="remove"), "no replacement 'remove' for the image"),
         (lambda: deletion(trivial(maps.pairs, "flat"), "text", replacement="blur"), "no replacement 'blur' for the te"),
         (lambda: insertion(maps, "text"), "text was not explained"),
-        (lambda: oracle(maps.pairs, "image", insert=True, score="x"), "no score 'x'"),
         (lambda: pairs_of(maps.pairs.model, [picture(TERMS[0])], []), "do not pair off"),
+        (lambda: pairs_of(maps.pairs.model, [picture(TERMS[0])], ["dog"], ids=["a", "b"]), "2 ids do not fit 1 pairs"),
     ]

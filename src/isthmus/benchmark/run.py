@@ -267,12 +267,12 @@ def _of(rows: Sequence[Row], ids: Sequence[str]) -> bool:
 def _oracle_values(pairs: Pairs, metric: Metric, side: Side, options: dict[str, Any]) -> torch.Tensor:
     """Each curve has a greedy order of its own; with the least important first the oracle does the opposite."""
     how = {name: options[name] for name in ("score", "replacement") if name in options}
-    rising, falling = (oracle(pairs, side, insert=insert, **how) for insert in (True, False))
     if metric.name == "insertion-deletion":
+        rising, falling = (oracle(pairs, side, insert=insert, **how) for insert in (True, False))
         return insertion(rising, side, **options) - deletion(falling, side, **options)
     least = metric.name.endswith("least-first") or options.get("first") == "least"
     insert = metric.name.startswith("insertion") != least
-    return metric.function(rising if insert else falling, side, **options)
+    return metric.function(oracle(pairs, side, insert=insert, **how), side, **options)
 
 
 def _curves(judged: Judged, insert: bool, side: Side, options: dict[str, Any]) -> list[tuple[float, ...] | None]:

@@ -187,6 +187,9 @@ def pairs_of(
     """
     if not images or len(images) != len(texts):
         raise InputError(f"{len(images)} pictures and {len(texts)} texts do not pair off: give as many of each.")
+    for name, given in (("ids", ids), ("regions", regions), ("wrong", wrong)):
+        if given is not None and len(given) != len(texts):
+            raise InputError(f"{len(given)} {name} do not fit {len(texts)} pairs: give one for each.")
     opened: list[Picture | PreparedImage] = [
         one if isinstance(one, PreparedImage) else open_picture(one) for one in images
     ]
