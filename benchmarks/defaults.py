@@ -49,7 +49,7 @@ OTHERS = (
 
 
 def _nib(label: str, **options: Any) -> Spec:
-    return Spec(label, "nib", options)
+    return Spec(label, "nib", {"special": "closed", **options})
 
 
 def grid() -> tuple[Spec, ...]:

@@ -68,6 +68,7 @@ def _sweep(specs: Sequence[Spec], pairs: Pairs, sides: Sequence[Side]) -> dict[S
                 steps=[int(spec.options["steps"]) for spec in specs],
                 layer=layer.get(side) if isinstance(layer, dict) else layer,
                 preset=specs[0].preset,
+                layouts=pairs.layouts[side],
             )
             for spec in specs:
                 maps[spec][side] = _maps(pairs, side, found[int(spec.options["steps"])])

@@ -79,6 +79,9 @@ def draw(
         shown = [_Shown(str(n), image, text) for n, text in enumerate(texts, 1)]
     else:
         shown = _of_dataset(figure, model, root, limit, seed)
+        if not shown:
+            what = "with two named things on it" if figure == "figure1" else "that can be used"
+            raise InputError(f"{figure} finds no picture {what} in {str(root)!r}: give another --dataset-root.")
     made = _compared if figure == "figure1" else _explained
     contents = made(model, shown, options or {})
     return list(write_files(folder, {name: _writer(content) for name, content in contents.items()}))

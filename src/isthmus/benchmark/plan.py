@@ -84,8 +84,8 @@ class Plan:
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """The questions that the metrics ask."""
-        return tuple(dict.fromkeys(metric.question for metric in self.metrics))
+        """The questions that the metrics ask of the sides that are judged."""
+        return tuple(dict.fromkeys(one.question for one in self.metrics if set(one.sides) & set(self.sides)))
 
     def variants(self, metric: Metric, side: Side) -> dict[str, dict[str, Any]]:
         """The variants of a metric on a side, with all their options."""
@@ -111,7 +111,7 @@ class Plan:
 
     def metrics_of(self, question: Question) -> list[Metric]:
         """The metrics that ask a question."""
-        return [metric for metric in self.metrics if metric.question == question]
+        return [one for one in self.metrics if one.question == question and set(one.sides) & set(self.sides)]
 
     def wanted(self, spec: Spec, question: Question, start: int) -> list[Wanted]:
         """What is measured of a spec on the batch that begins at pair `start`."""

@@ -67,6 +67,7 @@ def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress
     store.write("sample.txt", "".join(f"{sample.id}\n" for sample in plan.samples).encode("utf-8", "surrogatepass"))
     work = _Work(plan, store, Outcome())
     batches = work.batches()
+    work.check()
     total, done = len(batches) * len(plan.specs), 0
     for batch in batches:
         for spec in plan.specs:
@@ -111,6 +112,9 @@ class _Work:
 
     def batches(self) -> list[_Batch]:
         plan, found = self.plan, []
+        for metric in plan.metrics:
+            if not set(metric.sides) & set(plan.sides):
+                self.outcome.skipped[metric.name] = f"This judges the {' and '.join(metric.sides)} alone"
         for question in plan.questions:
             items = items_of(
                 plan.samples,
@@ -127,7 +131,13 @@ class _Work:
             for number, start in enumerate(range(0, len(items), size)):
                 found.append(_Batch(question, start, number, items[start : start + size]))
         if not found:
-            raise InputError(f"{next(iter(self.outcome.skipped.values()))}: take another sample or other metrics.")
+            raise InputError(f"{next(iter(self.outcome.skipped.values()))}: choose another sample or other metrics.")
+        for spec in plan.specs:
+            if not spec.trivial and not any(plan.wanted(spec, batch.question, 0) for batch in found):
+                sides = " and ".join(spec.sides)
+                self.outcome.refused[spec.label] = (
+                    f"{spec.method} explains the {sides} alone, which no metric asks for."
+                )
         return found
 
     def _lacking(self, question: Question) -> str:

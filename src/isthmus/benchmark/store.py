@@ -24,6 +24,7 @@ from isthmus.extras import needed
 from isthmus.metrics.maps import Map
 
 _TEXTS = ("dataset", "pair", "method", "metric", "side", "variant")
+_FILES = ("run.json", "sample.txt", "rows.parquet")
 _OF_A_RUN = frozenset({"dataset", "sample"})  # settings that only a run's own run.json has
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Maps = dict[Side, tuple[Map, ...]]
@@ -78,9 +79,11 @@ class Store:
         try:
             for place in (self._rows, self._maps):
                 place.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob("parts/*/*"):
-                if overwrite or part.name.startswith("."):  # the latter was being written when the run was killed
-                    part.unlink(missing_ok=True)
+            parts = list(self.folder.glob("parts/*/*"))
+            unfinished = [path for name in _FILES for path in self.folder.glob(f".{name}.*")]
+            for path in (*parts, *unfinished):
+                if overwrite or path.name.startswith("."):  # the latter was being written when the run was killed
+                    path.unlink(missing_ok=True)
         except OSError as error:
             raise SaveError(
                 f"The folder {str(self.folder)!r} cannot be made ({error.strerror}): choose another one."

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from isthmus.benchmark.summary import SummaryRow
     from isthmus.datasets import Failure, Sample
 
+LIBRARIES = ("pyarrow.parquet", "scipy.stats")
 _SHOWN = 10
 _WIDE = 10_000
 
@@ -87,8 +88,11 @@ def evaluate(
     from isthmus.benchmark.run import run
     from isthmus.benchmark.spec import ORACLE, specs_of
     from isthmus.datasets import open_dataset, read_ids, sampled
+    from isthmus.extras import needed
     from isthmus.metrics.trivial import TRIVIAL
 
+    for library in LIBRARIES:
+        needed(library)  # rather than after hours
     chosen = metrics_of(_names(metrics))
     dear = (ORACLE,) if oracle and any(metric.oracle for metric in chosen) else ()
     specs = specs_of(_names(methods) or (), options=_options(option or ()), preset=preset, trivial=(*TRIVIAL, *dear))
@@ -120,7 +124,7 @@ def evaluate(
         oracle_pairs=oracle,
         sides=("image", "text") if sides is Sides.both else (sides.value,),
     )
-    with bar("Evaluating") as progress, _said(folder):
+    with _said(folder), bar("Evaluating") as progress:
         outcome = run(plan, folder, overwrite=overwrite, progress=progress)
     outcome.failed = [*bad, *outcome.failed]
     summary, paths = report(plan, outcome, folder, plots=plots)
@@ -217,7 +221,8 @@ def _cell(row: SummaryRow) -> str:
     if row.mean != row.mean:
         return "n/a"
     digits = 3 if abs(row.mean) < 1 else 1
-    return f"{row.mean:.{digits}f} ±{(row.high - row.low) / 2:.{digits}f}"
+    half = (row.high - row.low) / 2
+    return f"{row.mean:.{digits}f}" + (f" ±{half:.{digits}f}" if half == half else "")
 
 
 def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isthmus.cli.compare import _options
-from isthmus.cli.evaluate import _listed_failures, _said, bar, note, print_whole
+from isthmus.cli.evaluate import LIBRARIES, _listed_failures, _said, bar, note, print_whole
 from isthmus.cli.explain import _loaded
 from isthmus.errors import OptionError
 
@@ -103,8 +103,11 @@ def _table(
     from isthmus.benchmark.reproduce import reproduce as run
     from isthmus.benchmark.reproduce import save
     from isthmus.cli.screen import output, print_files
+    from isthmus.extras import needed
 
-    with bar("Reproducing") as progress, _said(folder):
+    for library in LIBRARIES:
+        needed(library)  # rather than after hours
+    with _said(folder), bar("Reproducing") as progress:
         found = run(
             table,
             model,

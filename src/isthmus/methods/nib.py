@@ -42,7 +42,7 @@ def nib(
     floor: float | None = None,
     tolerance: float | None = None,
     limit: int | None = None,
-    special: str = "closed",
+    special: str | None = None,
     preset: str | None = None,
     memory: int | None = None,
     layouts: Sequence[TokenLayout] | None = None,
@@ -63,8 +63,10 @@ def nib(
             position), or a tensor that broadcasts to `(B, T, d)`.
         floor: what is left of h in the closed state "floor", default 0.1.
         tolerance, limit: see `steps`; default 0.01 and 64.
-        special: whether special positions (CLS, BOS, EOS) are "closed" with the rest (default, as published), or stay
-            "open", so that patches or words alone account for the score; needs `layouts`.
+        special: whether special positions (CLS, BOS, EOS) are "closed" with the rest, as published, or stay "open", so
+            that patches or words alone account for the score. For a picture the default is "open", which is the more
+            faithful (docs/defaults.md), where `layouts` say which they are; "closed" for a text, in a convolutional
+            tower, and for `preset="paper"`.
         preset: "paper" gives what the published code gives, with its quirks:
             layer 9 means the state that enters block 9; the closed state is zero; the sum is a right Riemann
             sum from 1/n to 1, which misses the steep start; the *text's* target is the mean over the batch's
@@ -88,8 +90,7 @@ def nib(
         target = target.mean(0, keepdim=True).expand_as(target)
     split = tower.split(inputs, chosen["layer"])
     closing, used = closed_state(split, chosen["closed"], floor)
-    if special != "closed":
-        closing, used = _special_open(split, closing, special, layouts), {**used, "special": special}
+    closing, used = _with_special(split, closing, used, special, layouts, preset)
     path = StraightPath(split, closing, target, memory)
     result = path.integrate(
         {"layer": split.layer, **used}, steps=chosen["steps"], rule=chosen["rule"], tolerance=tolerance, limit=limit
@@ -106,13 +107,14 @@ def nib_sweep(
     layer: float | None = None,
     preset: str | None = None,
     memory: int | None = None,
+    layouts: Sequence[TokenLayout] | None = None,
 ) -> dict[int, Attribution]:
     """`nib` for several numbers of steps at once: the tower runs once up to the layer, and once for each node.
 
     The right Riemann sums of 5, 10, 15 and 20 steps have 30 nodes between them, not 50.
 
     Args:
-        tower, inputs, target, layer, preset, memory: see `nib`.
+        tower, inputs, target, layer, preset, memory, layouts: see `nib`.
         steps: numbers of nodes.
 
     Returns:
@@ -123,6 +125,7 @@ def nib_sweep(
         target = target.mean(0, keepdim=True).expand_as(target)
     split = tower.split(inputs, chosen["layer"])
     closing, used = closed_state(split, chosen["closed"], None)
+    closing, used = _with_special(split, closing, used, None, layouts, preset)
     path = RememberedPath(split, closing, target, memory)
     told = {"layer": split.layer, **used}
     found = {n: path.integrate(told, steps=n, rule=chosen["rule"], tolerance=None, limit=None) for n in steps}
@@ -134,15 +137,27 @@ def _as_published(result: Attribution, tower: Tower) -> Attribution:
     return replace(result, scores=scores, published=True)
 
 
-def _special_open(split: Split, closing: Tensor, special: str, layouts: Sequence[TokenLayout] | None) -> Tensor:
-    """The closed state with special positions as they are."""
-    if special != "open":
+def _with_special(
+    split: Split,
+    closing: Tensor,
+    used: dict[str, Any],
+    special: str | None,
+    layouts: Sequence[TokenLayout] | None,
+    preset: str | None,
+) -> tuple[Tensor, dict[str, Any]]:
+    """The closed state, with special positions as they are where they stay open, and what a result says of it."""
+    able = layouts is not None and split.hidden.ndim == 3
+    if special is None:
+        special = "open" if able and preset is None and split.tower.side == "image" else "closed"
+    if special not in ("closed", "open"):
         raise OptionError(f'special must be "closed" or "open", not {special!r}.')
-    if layouts is None or split.hidden.ndim != 3:
+    if special == "closed":
+        return closing, used
+    if layouts is None or not able:
         raise OptionError('special="open" needs a tower of tokens and the layouts of its positions: leave it out.')
     content = content_of(layouts).to(closing.device)
     content = nn.functional.pad(content, (0, closing.shape[1] - content.shape[1]))
-    return torch.where(content[..., None], closing, split.hidden.to(closing))
+    return torch.where(content[..., None], closing, split.hidden.to(closing)), {**used, "special": special}
 
 
 def _chosen(preset: str | None, **given: Any) -> dict[str, Any]:
@@ -166,7 +181,7 @@ register(
             "floor": 'what the closed state "floor" leaves of the features',
             "tolerance": 'largest relative delta with steps="auto"',
             "limit": 'most nodes with steps="auto"',
-            "special": 'whether CLS, BOS and EOS are "closed" with the rest, or stay "open"',
+            "special": 'whether CLS, BOS and EOS stay "open" (pictures by default) or are "closed" too (texts)',
             "memory": "memory budget in bytes",
         },
         presets={"paper": "the published code, its quirks included"},
