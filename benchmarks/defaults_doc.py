@@ -122,7 +122,8 @@ def main() -> None:
         kept = RESULTS / f"defaults-{stage}.json"
         if source.is_file():
             found = [r for r in json.loads(source.read_text()) if (r["metric"], r["side"], r["variant"]) in wanted]
-            kept.write_text(json.dumps(found, indent=0), encoding="utf-8")
+            lines = ",\n".join(json.dumps(row) for row in found)
+            kept.write_text(f"[{lines}]\n", encoding="utf-8")
         if not kept.is_file():
             continue
         rows = json.loads(kept.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -252,9 +253,10 @@ def _bootstrap(
     data: Sequence[Array], statistic: Any, *, level: float, resamples: int, seed: int, paired: bool = False
 ) -> tuple[Array, Array]:
     _check(level, resamples)
-    found = (
-        needed("scipy.stats")
-        .bootstrap(
+    stats = needed("scipy.stats")
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore")  # of values that are all the same, whose interval is a point
+        found = stats.bootstrap(
             data,
             statistic,
             axis=-1,
@@ -265,9 +267,7 @@ def _bootstrap(
             n_resamples=resamples,
             batch=max(1, _AT_ONCE // max(1, data[0].size)),
             random_state=np.random.default_rng(seed),
-        )
-        .confidence_interval
-    )
+        ).confidence_interval
     return np.asarray(found.low), np.asarray(found.high)
 
 
