@@ -448,10 +448,10 @@ def test_the_command_prints_the_table_whole(call: Any, root: Path, tmp_path: Pat
         table = list(csv.DictReader(stream))
     assert len(table) == 3 * (11 * 4 + 8)
     for row in table:
-        ours = f"{float(row['ours']):.3f}"
-        assert (
-            f"{ours} ({float(row['paper']):g}; {float(row['difference']):+.3f})" if row["paper"] else ours
-        ) in printed
+        half = (float(row["high"]) - float(row["low"])) / 2
+        spread = f" ±{half:.3f}" if half == half and row["measure"] != "fps" else ""
+        theirs = f" ({float(row['paper']):g}; {float(row['difference']):+.3f})" if row["paper"] else ""
+        assert f"{float(row['ours']):.3f}{spread}{theirs}" in printed
     assert "…" not in printed
     assert printed.count("Chefer et al.") == 3
     assert "Not the paper's setting of rise: samples 8" in printed

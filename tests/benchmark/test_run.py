@@ -295,6 +295,14 @@ def test_another_model_dtype_or_dataset_is_refused(tiny: Any, make_tiny: Any, tm
         run(Plan(tiny, "other", samples, plan.specs, plan.metrics, batch_size=2), tmp_path)
 
 
+def test_methods_of_an_earlier_run_in_the_folder_stay_in_the_rows(tiny: Any, tmp_path: Path) -> None:
+    first = measured("first", lambda judged, side: judged.scores(side).nansum(1))
+    before = rows_of(run(plan_of(tiny, metrics=[first], methods=["gradcam"]), tmp_path))
+    after = rows_of(run(plan_of(tiny, metrics=[first], methods=["chefer"]), tmp_path))
+    assert before.items() <= after.items()
+    assert {key[2] for key in after if key not in before} == {"chefer"}
+
+
 def test_other_options_of_a_method_are_another_part(tiny: Any, tmp_path: Path, calls: list[Any]) -> None:
     samples = samples_of(NAMES[:2])
 

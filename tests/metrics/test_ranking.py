@@ -98,14 +98,14 @@ def test_a_wrong_order_by_hand(toy: Pairs) -> None:
 
 def test_normalised_runs_from_nothing_to_all(toy: Pairs) -> None:
     maps = true_maps(toy, "image")
-    # s -> (s - 5) / 30, (s - 2) / 4, (s - 9) / -18
-    assert numbers(insertion(maps, "image", normalised=True, **ZERO)) == [25 / 30, 6.5 / 4, -1]
-    assert numbers(deletion(maps, "image", normalised=True, **ZERO)) == [5 / 30, -2.5 / 4, 2]
+    # s -> (s - 5) / 30, (s - 2) / 4; the third picture's whole scores 18 points less than nothing: no share of that.
+    assert numbers(insertion(maps, "image", normalised=True, **ZERO)) == [25 / 30, 6.5 / 4, np.nan]
+    assert numbers(deletion(maps, "image", normalised=True, **ZERO)) == [5 / 30, -2.5 / 4, np.nan]
     _, values = curve(maps, "image", insert=True, normalised=True, **ZERO)
-    np.testing.assert_allclose(values[:, [0, -1]], [[0, 1]] * 3, atol=1e-12)
-    # "cat far" is worth nothing, so there is no share of it; the others span 21 and -7 points.
+    np.testing.assert_allclose(values[:2, [0, -1]], [[0, 1]] * 2, atol=1e-12)
+    # "cat far" is worth nothing, and the third text 7 points less than nothing; the first spans 21 points.
     words = insertion(true_maps(toy, "text"), "text", normalised=True, **ZERO)
-    assert numbers(words) == [(98 / 3 - 14) / 21, np.nan, (-4.875 + 2) / -7]
+    assert numbers(words) == [(98 / 3 - 14) / 21, np.nan, np.nan]
 
 
 def test_the_margin_is_the_score_less_that_with_the_reference_set(toy: Pairs) -> None:
@@ -128,7 +128,7 @@ def test_points_take_several_positions_at_a_step(toy: Pairs) -> None:
     assert numbers(insertion(maps, "image", points=99, **ZERO)) == [30, 8.5, 27]
     _, words = curve(true_maps(toy, "text"), "text", insert=True, points=3, **ZERO)
     np.testing.assert_allclose(100 * words[0], [14, 31.5, 42, 35], atol=1e-9)
-    with pytest.raises(OptionError, match="points must be at least 1"):
+    with pytest.raises(OptionError, match="points must be a whole number of at least 1"):
         kept(maps, "image", points=0)
 
 

@@ -257,3 +257,9 @@ class TestPaired:
         assert paired_tests({"a": [1.0, 2.0]}) == []
         with pytest.raises(OptionError, match="one length"):
             paired_tests({"a": [1.0], "b": [1.0, 2.0]})
+
+
+def test_a_sign_flip_test_of_many_pairs_does_not_overflow() -> None:
+    for count in (1023, 1024, 5000):
+        drawn = np.random.default_rng(0).normal(0.2, 1.0, count)
+        assert 0 < float(sign_flip_p(drawn, permutations=99)) <= 0.05

@@ -204,8 +204,10 @@ def _keys(rows: Rows) -> list[tuple[Key, str, str]]:
 
 
 def _with_curves(rows: Rows) -> list[tuple[str, str, str]]:
-    """Metric, side and variant of what has curves."""
-    there = rows.column("curve").is_valid().to_pylist()
+    """Metric, side and variant of what has a curve; normalised ones are undefined where the whole scores too little."""
+    there = [
+        curve is not None and len(curve) > 1 and curve[-1] == curve[-1] for curve in rows.column("curve").to_pylist()
+    ]
     return list(dict.fromkeys(key[1:] for (key, _, _), valid in zip(_keys(rows), there, strict=True) if valid))
 
 

@@ -218,7 +218,7 @@ def grids(found: Reproduction) -> list[tuple[str, list[str], list[list[Value]]]]
             [label, *(cells.get((label, measure)) for measure in measures)]
             for label in dict.fromkeys(line.label for line in own)
         ]
-        caption = f"{dataset}: ours (the paper's; ours less the paper's)."
+        caption = f"{dataset}: ours ± half its 95 % interval (the paper's; ours less the paper's)."
         grids.append((caption, ["method", *(m.replace("_", " ") for m in measures)], rows))
     return grids
 
@@ -226,9 +226,9 @@ def grids(found: Reproduction) -> list[tuple[str, list[str], list[list[Value]]]]
 def _cell(line: Line) -> Cell:
     if line.ours != line.ours:
         return Cell("n/a" if line.paper is None else f"n/a ({line.paper:g})")
-    if line.paper is None:
-        return Cell(f"{line.ours:.3f}")
-    return Cell(f"{line.ours:.3f} ({line.paper:g}; {line.difference:+.3f})")
+    half = (line.high - line.low) / 2
+    ours = f"{line.ours:.3f}" + (f" ±{half:.3f}" if half == half and line.measure != FPS else "")
+    return Cell(ours if line.paper is None else f"{ours} ({line.paper:g}; {line.difference:+.3f})")
 
 
 def _writer(text: str) -> Callable[[Path], object]:

@@ -81,7 +81,9 @@ def run(plan: Plan, folder: Path, *, overwrite: bool = False, progress: Progress
         progress(total, total, "")
     work.finish()
     work.check()
-    work.outcome.rows = store.gather(batch.part(spec) for spec in plan.specs for batch in batches)
+    work.outcome.rows = store.gather(
+        (batch.part(spec) for spec in plan.specs for batch in batches), [spec.label for spec in plan.specs]
+    )
     return work.outcome
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,9 +143,19 @@ class Store:
         np.savez_compressed(buffer, told=np.array(json.dumps(told)), **arrays)
         _write(self._maps / f"{part}.npz", buffer.getvalue())
 
-    def gather(self, parts: Iterable[str]) -> Any:
-        """All rows of the parts, as a `pyarrow.Table`, which is also written to `rows.parquet`."""
+    def gather(self, parts: Iterable[str], labels: Collection[str]) -> Any:
+        """All rows of the parts, as a `pyarrow.Table`, which is also written to `rows.parquet`.
+
+        Args:
+            parts: those of this run.
+            labels: what this run compares; an earlier run's parts in the folder follow, where they are of other labels.
+        """
+        parts = list(parts)
         tables = [table for part in parts if (table := self._table(part)) is not None]
+        for path in sorted(self._rows.glob("[!.]*.parquet")):
+            table = None if path.stem in set(parts) else self._table(path.stem)
+            if table is not None and table.num_rows and table.column("method")[0].as_py() not in labels:
+                tables.append(table)
         found = needed("pyarrow").concat_tables([_schema().empty_table(), *tables])
         self.write("rows.parquet", _parquet(found))
         return found

@@ -218,11 +218,14 @@ def print_whole(table: Table) -> None:
 
 
 def _cell(row: SummaryRow) -> str:
+    """Mean and half the interval; a batch's cost is told of each of its pairs alike, so that it has no spread."""
+    from isthmus.benchmark.summary import COSTS
+
     if row.mean != row.mean:
         return "n/a"
     digits = 3 if abs(row.mean) < 1 else 1
     half = (row.high - row.low) / 2
-    return f"{row.mean:.{digits}f}" + (f" ±{half:.{digits}f}" if half == half else "")
+    return f"{row.mean:.{digits}f}" + (f" ±{half:.{digits}f}" if half == half and row.metric not in COSTS else "")
 
 
 def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], folder: Path) -> None:

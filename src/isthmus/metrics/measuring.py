@@ -54,6 +54,10 @@ def measure(
             raise OptionError(f"{metric} has no option {name!r}: it has {', '.join(takes) or 'none'}.")
     if isinstance(explanations, Explanation):
         explanations = [explanations]
+    if not isinstance(explanations, (Judged, list, tuple)) or not all(
+        isinstance(one, Explanation) for one in ([] if isinstance(explanations, Judged) else explanations)
+    ):
+        raise InputError("A metric takes explanations of isthmus.explain, or a Judged of them.")
     if not isinstance(explanations, Judged):
         if found.question != "caption":
             raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from isthmus.errors import OptionError
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.registry import Metric, register
 
-_LEAST_SPAN = 0.02  # cosine; where the whole differs less from nothing, a share of the difference means nothing
+_LEAST_SPAN = 0.02  # where the whole scores hardly more than nothing, or less, a share of the difference means nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,8 @@ def kept(judged: Judged, side: Side, *, replacement: str = "mean", points: int |
     Raises:
         OptionError: no such replacement, or no such number of points.
     """
-    if points is not None and points < 1:
-        raise OptionError(f"points must be at least 1, or None for one a position, not {points!r}.")
+    if points is not None and (isinstance(points, bool) or not isinstance(points, Integral) or points < 1):
+        raise OptionError(f"points must be a whole number of at least 1, or None for one a position, not {points!r}.")
     return judged.once(("kept", side, replacement, points), lambda: _kept(judged, side, replacement, points))
 
 
@@ -137,7 +138,7 @@ def curve(
     if normalised:
         empty, full = values[:, :1], values[:, -1:]
         span = full - empty
-        values = torch.where(span.abs() >= _LEAST_SPAN, (values - empty) / span, torch.nan)
+        values = torch.where(span >= _LEAST_SPAN, (values - empty) / span, torch.nan)
     return (found.shares, values) if insert else (1 - found.shares.flip(1), values.flip(1))
 
 
@@ -158,7 +159,8 @@ def insertion(
         first: "most" or "least" important positions first.
         score: "cosine" or "margin", see `Pairs.target`.
         replacement: what an emptied position holds.
-        normalised: `(s - s_empty) / (s_full - s_empty)` in place of `100 s`; NaN where `|s_full - s_empty| < 0.02`.
+        normalised: `(s - s_empty) / (s_full - s_empty)` in place of `100 s`; NaN unless `s_full - s_empty`
+            is at least 0.02.
         points: see `kept`.
 
     Returns:

@@ -208,7 +208,8 @@ def sign_flip_p(differences: npt.ArrayLike, *, permutations: int = 9999, seed: i
         raise OptionError(f"permutations must be at least 1, not {permutations!r}.")
     given = np.asarray(differences, dtype=np.float64)
     flat = given.reshape(-1, given.shape[-1])
-    n, exact = flat.shape[1], 2.0 ** flat.shape[1] <= permutations
+    n = flat.shape[1]
+    exact = n < 63 and 2**n <= permutations
     observed, total = np.abs(flat.sum(1)), 2**n if exact else permutations
     least = observed - 1e-12 * np.abs(flat).sum(1)  # flips that tie but for rounding count
     rng, hits = np.random.default_rng(seed), np.zeros(len(flat), dtype=np.int64)
