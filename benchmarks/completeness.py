@@ -25,6 +25,7 @@ FIXED += [("gauss-legendre-sinh", 32), ("gauss-legendre-sinh", 64)]
 def measure(model: isthmus.DualEncoder, closed: str, layer: int, **options: object) -> dict[str, dict[str, float]]:
     """Median and worst relative delta, and nodes, of both sides over the pairs."""
     pictures, texts = zip(*hundred_pairs(), strict=True)
+    options = {"special": "closed", **options}
     found = isthmus.explain(model, list(pictures), list(texts), closed=closed, layer=layer, truncate=True, **options)
     result = {}
     for side in ("image", "text"):

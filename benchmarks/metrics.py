@@ -44,6 +44,10 @@ def judged(model: isthmus.DualEncoder, count: int) -> Judged:
     return trivial(pairs, "random")
 
 
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
@@ -62,7 +66,7 @@ def main() -> None:
                     began = time.perf_counter()
                     metric.function(fresh, side)
                     taken.append(time.perf_counter() - began)
-            rows.append([metric.name, side, f"{args.pairs / min(taken):,.0f}", f"{passes['forward'] / args.pairs:g}"])
+            rows.append([metric.name, side, _rate(args.pairs / min(taken)), f"{passes['forward'] / args.pairs:g}"])
             print(*rows[-1], flush=True)
     machine = f"{platform.processor() or platform.machine()}, {model.name}, {args.pairs} pairs at once, best of three"
     table = grid_markdown(["metric", "side", "pairs a second", "passes a pair"], rows, caption=machine)
