@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import torch
-from torch import Tensor
-
 from isthmus.datasets.records import Failure
 from isthmus.datasets.sample import Sample
 from isthmus.encoders.dual import DualEncoder
-from isthmus.encoders.pictures import open_picture
-from isthmus.encoders.tower import unit
+from isthmus.encoders.pictures import Picture, open_picture
 from isthmus.errors import InputError, IsthmusError, OptionError
+from isthmus.targets import embeddings_of
 
 Choice = Literal["best", "first", "all", "paper"]
 CHOICES = {
@@ -45,34 +42,40 @@ def chosen_texts(
         return [sample.texts[:1] for sample in samples]
     found: list[tuple[str, ...]] = []
     for start in range(0, len(samples), batch_size):
-        part = samples[start : start + batch_size]
-        pictures = [_picture(model, sample, failed) for sample in part]
-        if choice == "paper":
-            pictures = [next((one for one in pictures if one is not None), None)] * len(part)
-        for sample, picture in zip(part, pictures, strict=True):
-            found.append(() if picture is None else _highest(model, sample, picture))
-            if picture is not None and not found[-1] and failed is not None:
-                failed(Failure(sample.id, "None of its texts can be read by this model: give at least one word."))
+        found += _of_batch(model, samples[start : start + batch_size], choice == "paper", failed or _passed_over)
     return found
 
 
-def _picture(model: DualEncoder, sample: Sample, failed: Callable[[Failure], None] | None) -> Tensor | None:
-    try:
-        inputs, _, _ = model.processing.pictures([open_picture(sample.image)])
-        return unit(model.image.embed(inputs))[0]
-    except IsthmusError as error:
-        if failed is not None:
+def _of_batch(
+    model: DualEncoder, samples: Sequence[Sample], by_first: bool, failed: Callable[[Failure], None]
+) -> list[tuple[str, ...]]:
+    """The text of each sample with the highest cosine with its picture, or with the first that can be used."""
+    pictures: dict[int, Picture] = {}
+    for i, sample in enumerate(samples):
+        try:
+            pictures[i] = open_picture(sample.image)
+        except IsthmusError as error:
             failed(Failure(sample.id, str(error)))
-        return None
+    if not pictures:
+        return [()] * len(samples)
+    seen = dict(zip(pictures, embeddings_of(model, list(pictures.values()))[0], strict=True))
+    first = next(iter(seen.values()))
+    found: list[tuple[str, ...]] = []
+    for i, sample in enumerate(samples):
+        picture = first if by_first else seen.get(i)
+        texts = [text for text in sample.texts if _readable(model, text)]
+        if i in seen and not texts:
+            failed(Failure(sample.id, "None of its texts can be read by this model: give at least one word."))
+        if picture is None or not texts:
+            found.append(())
+            continue
+        cosines = embeddings_of(model, texts, truncate=True)[0] @ picture
+        found.append((texts[int(cosines.argmax())],))
+    return found
 
 
-def _highest(model: DualEncoder, sample: Sample, picture: Tensor) -> tuple[str, ...]:
-    texts = [text for text in sample.texts if _readable(model, text)]
-    if not texts:
-        return ()
-    inputs, _, _ = model.processing.texts(texts, truncate=True)
-    cosines = unit(model.text.embed(inputs)) @ picture
-    return (texts[int(torch.argmax(cosines))],)
+def _passed_over(_: Failure) -> None:
+    """Nobody asked to be told."""
 
 
 def _readable(model: DualEncoder, text: str) -> bool:
