@@ -1,19 +1,21 @@
 """Which layer, closed state, rule and use of special tokens is the most faithful: the study behind NIB's defaults.
 
-    python benchmarks/defaults.py grid  --data ../shared/data --out out/defaults   # layers and closed states, COCO
+    python benchmarks/defaults.py grid  --data ../shared/data --out out/defaults   # layers and closed states
     python benchmarks/defaults.py more  --data ../shared/data --out out/defaults   # rules, steps, special, layer sets
-    python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # what is left, on all datasets
+    python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # what is left, beside trivial maps
     python benchmarks/defaults.py others --data ../shared/data --out out/defaults  # NIB beside other methods
 
 Insertion minus deletion is that of the cosine, in points, with parts replaced by the mean; pointing and average
 precision are those of `a photo of a NAME` on COCO's masks. Steps of the curves come in groups (`--points`).
-Interrupted, the same command goes on.
+COCO gets every setting; on the larger sets `grid` and `more` leave out every other one of those that it shows to lose.
+Interrupted, the same command goes on; `--datasets` splits a stage over processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from isthmus.benchmark.summary import summarise
 from isthmus.datasets import open_dataset, sampled
 
 LAYERS = range(13)
+SIZES: dict[str, int | None] = {"coco": None, "flickr8k": None, "cc": 500, "tinyimagenet": 500, "rsicd": None}
 REGION_SAMPLES = 60
 SETS: dict[str, list[int]] = {
     "0,6": [0, 6],
@@ -34,7 +37,9 @@ SETS: dict[str, list[int]] = {
     "10,11": [10, 11],
     "0..11": list(range(12)),
 }
+FEW_SETS = ("0,6", "0,3,6,9", "10,11")
 TRIVIAL = (Spec("random", "random"), Spec("flat", "flat"), Spec("centre", "centre"))
+PAPER = Spec("paper", "nib", preset="paper")
 OTHERS = (
     "integrated-gradients",
     "gradcam",
@@ -52,23 +57,31 @@ def _nib(label: str, **options: Any) -> Spec:
     return Spec(label, "nib", {"special": "closed", **options})
 
 
-def grid() -> tuple[Spec, ...]:
+def grid(dataset: str) -> tuple[Spec, ...]:
     """Every layer on either side under each closed state; zero with the rule that its steep start needs."""
+    few = LAYERS if dataset == "coco" else LAYERS[::2]
     found = [_nib(f"mean {k}", layer=k, closed="mean") for k in LAYERS]
-    found += [_nib(f"floor {k}", layer=k, closed="floor") for k in LAYERS]
-    found += [_nib(f"zero {k}", layer=k, closed="zero", rule="gauss-legendre-sinh") for k in LAYERS]
-    return (*TRIVIAL, *found, Spec("paper", "nib", preset="paper"))
+    found += [_nib(f"floor {k}", layer=k, closed="floor") for k in few]
+    found += [_nib(f"zero {k}", layer=k, closed="zero", rule="gauss-legendre-sinh") for k in few]
+    return (*TRIVIAL, *found, PAPER) if dataset == "coco" else tuple(found)
 
 
-def more(image: int, text: int) -> tuple[Spec, ...]:
+def more(dataset: str, layers: Sequence[int]) -> tuple[Spec, ...]:
     """Rules, steps, special tokens and layer sets at a layer of each side."""
-    layer = {"image": image, "text": text}
-    rules = [("right", 10), ("right", 20), ("gauss-legendre", 5), ("gauss-legendre", 10)]
-    rules += [("gauss-legendre-cubic", steps) for steps in (3, 5, 10, 20)]
-    found = [_nib(f"{rule} {steps}", layer=layer, rule=rule, steps=steps) for rule, steps in rules]
-    found.append(_nib("special open", layer=layer, special="open"))
-    found += [Spec(f"layers {name}", "multilayer-nib", {"layers": layers}) for name, layers in SETS.items()]
-    return (*TRIVIAL, *found)
+    every = dataset == "coco"
+    layer = dict(zip(("image", "text"), layers, strict=True))
+    rules = [("right", 10), ("gauss-legendre", 5), ("gauss-legendre-cubic", 3), ("gauss-legendre-cubic", 20)]
+    if every:
+        rules += [("right", 20), ("gauss-legendre", 10), ("gauss-legendre-cubic", 5), ("gauss-legendre-cubic", 10)]
+    found = [_nib(f"{rule} {steps}", layer=layer, rule=rule, steps=steps) for rule, steps in sorted(rules)]
+    if every:
+        found.append(_nib("special open", layer=layer, special="open"))
+    found += [
+        Spec(f"layers {name}", "multilayer-nib", {"layers": own})
+        for name, own in SETS.items()
+        if every or name in FEW_SETS
+    ]
+    return (*TRIVIAL, *found) if every else tuple(found)
 
 
 def final() -> tuple[Spec, ...]:
@@ -77,7 +90,7 @@ def final() -> tuple[Spec, ...]:
         _nib("mean 0", layer=0, closed="mean"),
         _nib("mean 0, special open", layer=0, closed="mean", special="open"),
     ]
-    return (*TRIVIAL, *found, Spec("paper", "nib", preset="paper"))
+    return (*TRIVIAL, *found, PAPER)
 
 
 def others() -> tuple[Spec, ...]:
@@ -89,6 +102,15 @@ def others() -> tuple[Spec, ...]:
         Spec("nib paper", "nib", preset="paper"),
         *(Spec(m, m) for m in OTHERS),
     )
+
+
+def specs_of(stage: str, dataset: str, layers: Sequence[int]) -> tuple[Spec, ...]:
+    """What a stage measures on a dataset."""
+    if stage == "grid":
+        return grid(dataset)
+    if stage == "more":
+        return more(dataset, layers)
+    return final() if stage == "final" else others()
 
 
 def evaluated(
@@ -132,19 +154,14 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--points", type=int, default=8)
+    parser.add_argument("--datasets", nargs="+", choices=SIZES, help="else all; for others, two")
     parser.add_argument("--layers", nargs=2, type=int, default=(0, 0), help="of picture and text, for more")
     args = parser.parse_args()
-    sizes: dict[str, int | None] = {"coco": None}
-    if args.stage == "final":
-        sizes |= {"flickr8k": None, "cc": 500, "tinyimagenet": 500, "rsicd": None}
-    if args.stage == "others":
-        sizes |= {"rsicd": None}
-    stages = {"grid": grid, "more": lambda: more(*args.layers), "final": final, "others": others}
-    specs = stages[args.stage]()
-    found = [row for dataset, limit in sizes.items() for row in evaluated(args, specs, dataset, limit)]
-    path = args.out / f"{args.stage}.json"
-    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    print(path)
+    for dataset in args.datasets or (("coco", "rsicd") if args.stage == "others" else SIZES):
+        found = evaluated(args, specs_of(args.stage, dataset, args.layers), dataset, SIZES[dataset])
+        path = args.out / f"{args.stage}-{dataset}.json"
+        path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(path, flush=True)
 
 
 if __name__ == "__main__":

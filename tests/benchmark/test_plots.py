@@ -8,7 +8,7 @@ import pytest
 from isthmus.benchmark.plots import bars, curves, save_plots, speed, to_bytes
 from isthmus.benchmark.summary import SummaryRow, summarise
 from isthmus.errors import OptionError, SaveError
-from isthmus.metrics.statistics import bootstrap_interval
+from isthmus.metrics.intervals import bootstrap_interval
 
 pa = pytest.importorskip("pyarrow", reason="needs pip install 'isthmus[evaluate]'")
 NAMES = ("dataset", "pair", "method", "metric", "side", "variant", "value", "curve")

@@ -14,7 +14,8 @@ import pytest
 from isthmus.benchmark.summary import SummaryRow, paired_tests_of, summarise
 from isthmus.benchmark.table import Cell, grid_csv, grid_latex, grid_markdown, to_csv, to_latex, to_markdown
 from isthmus.metrics import registry
-from isthmus.metrics.statistics import bootstrap_interval, calibrated, holm, paired_tests
+from isthmus.metrics.intervals import bootstrap_interval, calibrated
+from isthmus.metrics.statistics import holm, paired_tests
 
 pa = pytest.importorskip("pyarrow", reason="needs pip install 'isthmus[evaluate]'")
 NAMES = ("dataset", "pair", "method", "metric", "side", "variant", "value", "curve")
@@ -106,6 +107,20 @@ class TestSummary:
         assert (b.mean, b.low, b.high, b.pairs, b.missing) == (1.0, 1.0, 1.0, 2, 3)
         assert (c.pairs, c.missing) == (0, 5)
         assert all(map(math.isnan, (c.mean, c.low, c.high)))
+
+    def test_pairs_of_one_sample_are_drawn_together(self):
+        rows = [("d", f"p{i}", "a", "up", "image", "", float(i // 3), None) for i in range(12)]
+        table = _table(rows)
+        of = table.append_column("sample", pa.array([f"s{i // 3}" for i in range(12)]))
+        (alone,), (together,) = summarise(table), summarise(of)
+        assert (together.low, together.high) == pytest.approx(bootstrap_interval([0.0, 1.0, 2.0, 3.0]))
+        assert together.mean == alone.mean
+        assert together.high - together.low > 1.3 * (alone.high - alone.low)
+        other = [(*row[:2], "random", *row[3:6], 0.0, None) for row in rows]
+        both = _table(rows + other).append_column("sample", pa.array([f"s{i // 3}" for i in range(12)] * 2))
+        (test,) = paired_tests_of(both)
+        assert test.p == 2 / 8  # of three pictures whose difference is not 0, not of nine pairs
+        assert test.pairs == 12
 
     def test_undefined_score_where_the_oracle_is_chance(self):
         rows = [row for row in _rows() if row[3] == "up" and row[2] != "oracle"]

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 
 from isthmus.errors import OptionError
-from isthmus.metrics.statistics import (
-    bootstrap_interval,
-    calibrated,
-    holm,
-    mean_intervals,
-    paired_tests,
-    sign_flip_p,
-)
+from isthmus.metrics.intervals import bootstrap_interval, calibrated, mean_intervals
+from isthmus.metrics.statistics import holm, paired_tests, sign_flip_p
 
 
 def _sample(n: int = 80, seed: int = 0) -> np.ndarray:

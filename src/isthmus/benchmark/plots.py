@@ -11,20 +11,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from isthmus.benchmark.summary import COSTS, SPEED, TRIVIAL, Key, Rows, SummaryRow
+from isthmus.benchmark.curves import GRID, curves_of, with_curves
+from isthmus.benchmark.summary import COSTS, SPEED, TRIVIAL, Rows, SummaryRow
 from isthmus.drawing.figure import _settings
 from isthmus.errors import OptionError
 from isthmus.export import Writer, write_files
-from isthmus.frozen import Array
-from isthmus.metrics.statistics import mean_intervals
+from isthmus.metrics.intervals import mean_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GRID = np.linspace(0, 1, 101)  # shares at which curves of different lengths are compared
 _WIDTH = 4.6  # inches, of a panel
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#882255")  # Okabe & Ito, but for yellow
 _DASHES = ("-", "--", "-.", ":")  # where the colours begin again
@@ -79,16 +76,19 @@ def curves(rows: Rows, metric: str, side: str, variant: str) -> Figure:
     Raises:
         OptionError: no curve of this metric, side and variant in the rows.
     """
-    panels = _curves(rows, metric, side, variant)
-    style = _styles(rows.column("method").to_pylist())
+    panels = curves_of(rows, metric, side, variant)
+    if not panels:
+        raise _nothing(metric, side, variant, with_curves(rows))
+    style = _styles(rows.column("method").unique().to_pylist())
     with _look():
         fig, axes = _figure(list(panels), 3.6)
         for ax, methods in zip(axes, panels.values(), strict=True):
-            for name, values in methods.items():
+            for name, (values, samples) in methods.items():
                 colour, dash = style[name]
-                ax.plot(_GRID, values.mean(0), color=colour, linestyle=dash, linewidth=1.5, label=name)
-                if len(values) > 1:
-                    ax.fill_between(_GRID, *mean_intervals(values.T), color=colour, alpha=0.15, linewidth=0)
+                ax.plot(GRID, values.mean(0), color=colour, linestyle=dash, linewidth=1.5, label=name)
+                if len(set(samples)) > 1:
+                    band = mean_intervals(values.T, clusters=samples)
+                    ax.fill_between(GRID, *band, color=colour, alpha=0.15, linewidth=0)
             ax.set_xlim(0, 1)
             ax.set_xlabel(f"share of {_POSITIONS.get(side, 'positions')} {_DONE.get(metric, '')}".strip())
             ax.set_ylabel(f"score ({variant})" if variant else "score")
@@ -145,7 +145,7 @@ def save_plots(rows: Rows, summary: Sequence[SummaryRow], folder: Path) -> list[
         made[_name("bars", key, made)] = partial(bars, summary, *key)
         if any(row.key[1:] == key and (row.dataset, row.method) in times for row in summary):
             made[_name("speed", key, made)] = partial(speed, summary, *key)
-    for key in _with_curves(rows):
+    for key in with_curves(rows):
         made[_name("curves", key, made)] = partial(curves, rows, *key)
     files: dict[str, Writer] = {}
     for name, make in made.items():
@@ -194,42 +194,6 @@ def _nothing(metric: str, side: str, variant: str, there: Iterable[tuple[str, ..
     names = "; ".join(" / ".join(filter(None, key)) for key in dict.fromkeys(there)) or "nothing"
     asked = " / ".join(filter(None, (metric, side, variant)))
     return OptionError(f"There is no {asked!r} to draw: choose among what the run has, {names}.")
-
-
-def _keys(rows: Rows) -> list[tuple[Key, str, str]]:
-    """(dataset, metric, side, variant), method and pair of each row."""
-    names = ("dataset", "metric", "side", "variant", "method", "pair")
-    columns = [rows.column(name).to_pylist() for name in names]
-    return [((a, b, c, d), method, pair) for a, b, c, d, method, pair in zip(*columns, strict=True)]
-
-
-def _with_curves(rows: Rows) -> list[tuple[str, str, str]]:
-    """Metric, side and variant of what has a curve; normalised ones are undefined where the whole scores too little."""
-    there = [
-        curve is not None and len(curve) > 1 and curve[-1] == curve[-1] for curve in rows.column("curve").to_pylist()
-    ]
-    return list(dict.fromkeys(key[1:] for (key, _, _), valid in zip(_keys(rows), there, strict=True) if valid))
-
-
-def _curves(rows: Rows, metric: str, side: str, variant: str) -> dict[str, dict[str, Array]]:
-    """For each dataset and method, `(N, 101)` curves of the pairs in the order of their ids."""
-    keys = _keys(rows)
-    chosen = [i for i, (key, _, _) in enumerate(keys) if key[1:] == (metric, side, variant)]
-    chosen.sort(key=lambda i: keys[i][2])
-    found: dict[str, dict[str, list[Array]]] = {}
-    for i, curve in zip(chosen, rows.column("curve").take(chosen).to_pylist() if chosen else [], strict=True):
-        values = np.array(curve if curve is not None else [], dtype=np.float64)
-        if len(values) > 1 and np.isfinite(values).all():
-            (dataset, _, _, _), method, _ = keys[i]
-            read = np.interp(_GRID, np.linspace(0, 1, len(values)), values)
-            found.setdefault(dataset, {}).setdefault(method, []).append(read)
-    if not found:
-        raise _nothing(metric, side, variant, _with_curves(rows))
-    seen = dict.fromkeys(method for _, method, _ in keys)
-    return {
-        dataset: {name: np.stack(methods[name]) for name in seen if name in methods}
-        for dataset, methods in found.items()
-    }
 
 
 def _times(summary: Sequence[SummaryRow]) -> dict[tuple[str, str], float]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from isthmus.frozen import Array
+from isthmus.metrics.intervals import Calibrated, bootstrap_interval, calibrated
 from isthmus.metrics.registry import METRICS
-from isthmus.metrics.statistics import Calibrated, bootstrap_interval, calibrated, paired_tests
+from isthmus.metrics.statistics import paired_tests
 
 TRIVIAL = ("random", "flat", "centre", "oracle")
 SPEED = "seconds"  # the metric of a pair's explanation time
@@ -19,10 +22,30 @@ _KEY = ("dataset", "metric", "side", "variant")
 
 
 class Rows(Protocol):
-    """What is used of a `pyarrow.Table` with the columns dataset, pair, method, metric, side, variant, value, curve."""
+    """What is used of a `pyarrow.Table`: dataset, pair, sample, method, metric, side, variant, value, curve."""
+
+    @property
+    def column_names(self) -> list[str]:
+        """Their names."""
 
     def column(self, name: str, /) -> Any:
-        """A column, which has `to_pylist`."""
+        """A `pyarrow.ChunkedArray`."""
+
+    def filter(self, mask: Any, /) -> Any:
+        """The rows for which it holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The values of one (dataset, metric, side, variant).
+
+    Attributes:
+        values: for each method `(N,)`, NaN for a pair that it has no value of; pairs are in the order of their ids.
+        samples: `(N,)` the sample of each pair; pairs of one sample are resampled together.
+    """
+
+    values: dict[str, Array]
+    samples: npt.NDArray[np.str_]
 
 
 @dataclass(frozen=True)
@@ -88,8 +111,8 @@ class PairedTestRow:
 def summarise(rows: Rows, *, level: float = 0.95, seed: int = 0) -> list[SummaryRow]:
     """Mean, interval and calibrated score of each method on each metric.
 
-    A pair counts once. The order in which rows came changes no figure, so a run that was interrupted and gone on with
-    has the same summary; it only sets the order of the lines.
+    A pair counts once; the intervals draw samples, each with all of its pairs. The order in which rows came changes no
+    figure, so a run that was interrupted and gone on with has the same summary; it only sets the order of the lines.
 
     Args:
         rows: of a run, see `Rows`; values that are not finite are missing.
@@ -100,13 +123,14 @@ def summarise(rows: Rows, *, level: float = 0.95, seed: int = 0) -> list[Summary
         A row for each (dataset, metric, side, variant, method), in the order in which each was first seen.
     """
     found = []
-    for key, values in grouped(rows).items():
-        chance, best = values.get("random"), values.get("oracle")
-        for method, own in values.items():
+    for key, group in grouped(rows).items():
+        chance, best = group.values.get("random"), group.values.get("oracle")
+        draws: dict[str, Any] = {"clusters": group.samples, "level": level, "seed": seed}
+        for method, own in group.values.items():
             placed = None
             if chance is not None and best is not None:
-                placed = calibrated(own, chance, best, level=level, seed=seed)
-            found.append(_row(key, method, own, placed, bootstrap_interval(own, level=level, seed=seed)))
+                placed = calibrated(own, chance, best, **draws)
+            found.append(_row(key, method, own, placed, bootstrap_interval(own, **draws)))
     return found
 
 
@@ -147,31 +171,67 @@ def paired_tests_of(
         The tests; Holm's correction is over those of one (dataset, metric, side, variant).
     """
     found = []
-    for key, values in grouped(rows).items():
-        tested = {name: own for name, own in values.items() if name == "random" or name not in TRIVIAL}
+    for key, group in grouped(rows).items():
+        tested = {name: own for name, own in group.values.items() if name == "random" or name not in TRIVIAL}
         if key[1] in COSTS or (reference is not None and reference not in tested):
             continue
-        for one in paired_tests(tested, reference=reference, level=level, seed=seed):
+        for one in paired_tests(tested, clusters=group.samples, reference=reference, level=level, seed=seed):
             figures = one.difference, one.low, one.high, one.p, one.p_corrected
             found.append(PairedTestRow(*key, one.first, one.second, one.pairs, *figures))
     return found
 
 
-def grouped(rows: Rows) -> dict[Key, dict[str, Array]]:
-    """Values of each method on the pairs of each (dataset, metric, side, variant): `(N,)`, NaN where it has none.
+def grouped(rows: Rows) -> dict[Key, Group]:
+    """Values of each (dataset, metric, side, variant), and within it of each method, in the order first seen.
 
-    The pairs are in the order of their ids, those of the methods in the order in which they were first seen.
+    A row that comes twice counts as it came last.
     """
-    columns = [rows.column(name).to_pylist() for name in (*_KEY, "method", "pair", "value")]
-    seen: dict[Key, dict[str, dict[str, float]]] = {}
-    for dataset, metric, side, variant, method, pair, value in zip(*columns, strict=True):
-        key = dataset, metric, side, variant
-        seen.setdefault(key, {}).setdefault(method, {})[pair] = float("nan") if value is None else value
+    codes, names = {}, {}
+    for name in (*_KEY, "method", "pair"):
+        codes[name], names[name] = _encoded(rows.column(name))
+    values = rows.column("value").to_numpy().astype(np.float64)  # null becomes NaN
+    keys = np.ravel_multi_index([codes[name] for name in _KEY], [max(1, len(names[name])) for name in _KEY])
+    samples = _samples(rows, codes["pair"], names["pair"])
     found = {}
-    for key, methods in seen.items():
-        pairs = sorted(set().union(*methods.values()))
-        found[key] = {
-            name: np.array([own.get(pair, float("nan")) for pair in pairs], dtype=np.float64)
-            for name, own in methods.items()
-        }
+    for places in _runs(keys):
+        key: Any = tuple(names[name][codes[name][places[0]]] for name in _KEY)
+        methods = codes["method"][places]
+        pairs, at = np.unique(codes["pair"][places], return_inverse=True)
+        order = np.argsort([names["pair"][pair] for pair in pairs], kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        own = {}
+        for method in _in_order(methods):
+            own[names["method"][method]] = line = np.full(len(pairs), np.nan)
+            line[rank[at[methods == method]]] = values[places[methods == method]]
+        found[key] = Group(own, samples[pairs][order])
+    return found
+
+
+def _in_order(codes: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The distinct codes, in the order in which each was first seen."""
+    distinct, first = np.unique(codes, return_index=True)
+    return np.asarray(distinct[np.argsort(first)])
+
+
+def _runs(keys: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The places of each key, in the order of the rows; keys in the order in which each was first seen."""
+    order = np.argsort(keys, kind="stable")
+    bounds = np.flatnonzero(np.diff(keys[order])) + 1
+    return sorted((part for part in np.split(order, bounds) if len(part)), key=lambda part: int(part[0]))
+
+
+def _encoded(column: Any) -> tuple[npt.NDArray[Any], list[str]]:
+    """A column of strings as codes and the strings that they stand for."""
+    found = column.combine_chunks().dictionary_encode()
+    return found.indices.to_numpy(), found.dictionary.to_pylist()
+
+
+def _samples(rows: Rows, pairs: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.str_]:
+    """The sample of each distinct pair; itself where rows do not tell."""
+    found = np.array(names, dtype=np.str_)
+    if "sample" in rows.column_names:
+        codes, samples = _encoded(rows.column("sample"))
+        first = np.unique(pairs, return_index=True)[1]
+        found = np.array(samples, dtype=np.str_)[codes[first]]
     return found

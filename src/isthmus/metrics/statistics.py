@@ -1,31 +1,19 @@
-"""Statistics over pairs: bootstrap intervals, calibration against chance, paired tests with correction."""
+"""Paired tests between methods, with correction for many comparisons."""
 
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from isthmus.errors import OptionError
-from isthmus.extras import needed
 from isthmus.frozen import Array
+from isthmus.metrics.intervals import check_draws, clustered, mean_intervals
 
 _AT_ONCE = 1 << 22  # numbers drawn in one go
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """A mean placed between chance (0) and the oracle (1), with its interval; NaN where that is undefined."""
-
-    score: float
-    low: float
-    high: float
-    pairs: int
 
 
 @dataclass(frozen=True)
@@ -51,91 +39,10 @@ class PairedTest:
     p_corrected: float
 
 
-def bootstrap_interval(
-    values: npt.ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over pairs (Efron, Annals of Statistics 1979).
-
-    Args:
-        values: `(N,)`; what is not finite is dropped.
-        level: coverage, between 0 and 1.
-        resamples: how often N pairs are drawn with replacement.
-        seed: of the draws.
-
-    Returns:
-        Lower and upper bound in the unit of the values; NaN for fewer than two values.
-
-    Raises:
-        OptionError: a level outside (0, 1), no resamples, or no scipy.
-    """
-    given = np.asarray(values, dtype=np.float64).reshape(-1)
-    low, high = mean_intervals(given[np.isfinite(given)], level=level, resamples=resamples, seed=seed)
-    return float(low), float(high)
-
-
-def mean_intervals(
-    values: npt.ArrayLike, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[Array, Array]:
-    """Intervals as `bootstrap_interval` gives, for many rows of finite values that are resampled together.
-
-    Args:
-        values: `(..., N)` finite values; the mean is over the last axis.
-        level, resamples, seed: see `bootstrap_interval`.
-
-    Returns:
-        Lower and upper bounds, `(...)` each.
-    """
-    given = np.asarray(values, dtype=np.float64)
-    if given.shape[-1] < 2:
-        _check(level, resamples)
-        return np.full(given.shape[:-1], np.nan), np.full(given.shape[:-1], np.nan)
-    return _bootstrap((given,), np.mean, level=level, resamples=resamples, seed=seed)
-
-
-def calibrated(
-    method: npt.ArrayLike,
-    random: npt.ArrayLike,
-    oracle: npt.ArrayLike | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Calibrated:
-    """`(mean(method) - mean(random)) / (mean(oracle) - mean(random))`: 0 is chance, 1 the greedy oracle.
-
-    Means are over the pairs that all three have. The interval resamples pairs, so that it knows that the three are
-    measured on the same ones.
-
-    Args:
-        method, random, oracle: `(N,)` values of the same pairs in the same order; a pair is left out where one of
-            them is not finite. Without an oracle there is no score.
-        level, resamples, seed: see `bootstrap_interval`.
-
-    Returns:
-        The score; NaN where the interval of oracle minus random includes 0, since the ratio then means nothing.
-
-    Raises:
-        OptionError: arrays of different lengths; see `bootstrap_interval` for others.
-    """
-    _check(level, resamples)
-    if oracle is None:
-        return Calibrated(np.nan, np.nan, np.nan, 0)
-    given = [np.asarray(one, dtype=np.float64).reshape(-1) for one in (method, random, oracle)]
-    if len({len(one) for one in given}) > 1:
-        raise OptionError("Values of the same pairs are needed: give arrays of one length, NaN where a pair has none.")
-    shared = np.isfinite(given).all(0)
-    first, chance, best = (one[shared] for one in given)
-    options: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-    low, high = mean_intervals(best - chance, **options)
-    if not (low > 0 or high < 0):
-        return Calibrated(np.nan, np.nan, np.nan, int(shared.sum()))
-    bounds = _bootstrap((first, chance, best), _placed, paired=True, **options)
-    return Calibrated(float(_placed(first, chance, best)), float(bounds[0]), float(bounds[1]), int(shared.sum()))
-
-
 def paired_tests(
     values: Mapping[str, Mapping[str, float] | npt.ArrayLike],
     *,
+    clusters: Mapping[str, str] | npt.ArrayLike | None = None,
     reference: str | None = None,
     level: float = 0.95,
     resamples: int = 2000,
@@ -147,6 +54,8 @@ def paired_tests(
     Args:
         values: for each method the value of each pair: a mapping from the pair's id, or an array `(N,)` in the same
             order for all methods, NaN where there is none.
+        clusters: the label of each pair's cluster, as the values are given; the signs of a cluster's pairs are flipped
+            together, and whole clusters are drawn. None: each pair is one of its own.
         reference: compare every method with this one only, as the second; None compares each two.
         level, resamples: of the intervals, see `bootstrap_interval`.
         permutations: random sign flips of the test, see `sign_flip_p`.
@@ -158,8 +67,8 @@ def paired_tests(
     Raises:
         OptionError: an unknown reference, or arrays of different lengths; see `bootstrap_interval` for others.
     """
-    _check(level, resamples)
-    names, table = list(values), _table(values)
+    check_draws(level, resamples)
+    names, (table, labels) = list(values), _table(values, clusters)
     if reference is not None and reference not in names:
         raise OptionError(f"There is no method {reference!r} to compare with: choose one of {', '.join(names)}.")
     twos = (
@@ -175,10 +84,12 @@ def paired_tests(
         groups.setdefault(there.tobytes(), []).append(row)
     found = np.full((4, len(twos)), np.nan)  # difference, low, high, p
     for rows in groups.values():
-        own = differences[rows][:, np.isfinite(differences[rows[0]])]
+        there = np.isfinite(differences[rows[0]])
+        own, of = differences[rows][:, there], None if labels is None else labels[there]
         if own.shape[1]:
-            low, high = mean_intervals(own, level=level, resamples=resamples, seed=seed)
-            found[:, rows] = own.mean(1), low, high, sign_flip_p(own, permutations=permutations, seed=seed)
+            low, high = mean_intervals(own, clusters=of, level=level, resamples=resamples, seed=seed)
+            p = sign_flip_p(clustered(own, of)[0], permutations=permutations, seed=seed)
+            found[:, rows] = own.mean(1), low, high, p
     corrected, counts = holm(found[3]), np.isfinite(differences).sum(1)
     return [
         PairedTest(names[i], names[j], int(pairs), *found_one, float(corrected_one))
@@ -244,43 +155,10 @@ def _four(numbers: Array) -> tuple[float, float, float, float]:
     return a, b, c, d
 
 
-def _placed(method: Array, random: Array, oracle: Array, axis: int = -1) -> Array:
-    chance = random.mean(axis=axis)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((method.mean(axis=axis) - chance) / (oracle.mean(axis=axis) - chance))
-
-
-def _bootstrap(
-    data: Sequence[Array], statistic: Any, *, level: float, resamples: int, seed: int, paired: bool = False
-) -> tuple[Array, Array]:
-    _check(level, resamples)
-    stats = needed("scipy.stats")
-    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore")  # of values that are all the same, whose interval is a point
-        found = stats.bootstrap(
-            data,
-            statistic,
-            axis=-1,
-            vectorized=True,
-            paired=paired,
-            method="percentile",  # never undefined, and within the values' range
-            confidence_level=level,
-            n_resamples=resamples,
-            batch=max(1, _AT_ONCE // max(1, data[0].size)),
-            random_state=np.random.default_rng(seed),
-        ).confidence_interval
-    return np.asarray(found.low), np.asarray(found.high)
-
-
-def _check(level: float, resamples: int) -> None:
-    if not 0 < level < 1:
-        raise OptionError(f"level must lie between 0 and 1, such as 0.95, not {level!r}.")
-    if resamples < 1:
-        raise OptionError(f"resamples must be at least 1, such as 2000, not {resamples!r}.")
-
-
-def _table(values: Mapping[str, Mapping[str, float] | npt.ArrayLike]) -> Array:
-    """`(M, N)` values, a column for each pair; sorted by id, so that the order in which pairs came changes no draw."""
+def _table(
+    values: Mapping[str, Mapping[str, float] | npt.ArrayLike], clusters: Mapping[str, str] | npt.ArrayLike | None
+) -> tuple[Array, Array | None]:
+    """`(M, N)` values and `(N,)` labels; sorted by id, so that the order in which pairs came changes no draw."""
     ids = sorted({pair for one in values.values() if isinstance(one, Mapping) for pair in one})
     rows = [
         np.array([one.get(pair, np.nan) for pair in ids], dtype=np.float64)
@@ -291,4 +169,7 @@ def _table(values: Mapping[str, Mapping[str, float] | npt.ArrayLike]) -> Array:
     if len({len(row) for row in rows}) > 1:
         raise OptionError("Values of the same pairs are needed: give arrays of one length, NaN where a pair has none.")
     table = np.stack(rows) if rows else np.zeros((0, 0))
-    return np.where(np.isfinite(table), table, np.nan)
+    if isinstance(clusters, Mapping):
+        clusters = [clusters.get(pair, pair) for pair in ids]
+    labels = None if clusters is None else np.asarray(clusters)
+    return np.where(np.isfinite(table), table, np.nan), labels
