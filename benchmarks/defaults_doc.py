@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from defaults import SIZES
 from isthmus.benchmark.table import grid_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,13 +54,13 @@ def table(rows: Sequence[Row], dataset: str, measures: Sequence[str]) -> str:
 
 def by_dataset(rows: Sequence[Row], measure: str) -> str:
     """A line a method, a column a dataset."""
-    datasets = list(dict.fromkeys(r["dataset"] for r in rows))
     metric, side, variant = MEASURES[measure]
     own = {
         (r["method"], r["dataset"]): r
         for r in rows
         if (r["metric"], r["side"], r["variant"]) == (metric, side, variant)
     }
+    datasets = [name for name in SIZES if any(key[1] == name for key in own)]
     labels = list(dict.fromkeys(key[0] for key in own))
     pairs = {d: max(r["pairs"] for r in own.values() if r["dataset"] == d) for d in datasets}
     lines = [[label, *(cell(own.get((label, d))) for d in datasets)] for label in labels]
@@ -68,21 +70,30 @@ def by_dataset(rows: Sequence[Row], measure: str) -> str:
 
 
 def layers(rows: Sequence[Row]) -> Figure:
-    """Insertion minus deletion by layer, a line a closed state."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    for axes, side in zip(figure.subplots(1, 2), ("image", "text"), strict=True):
-        own = {r["method"]: r for r in rows if (r["metric"], r["side"], r["variant"]) == MEASURES[side]}
-        for closed, colour in zip(CLOSED, ("#b2182b", "#2166ac", "#777777"), strict=True):
-            found = [own[f"{closed} {k}"] for k in range(13)]
-            axes.plot(range(13), [r["mean"] for r in found], color=colour, marker="o", markersize=3, label=closed)
-            axes.fill_between(
-                range(13), [r["low"] for r in found], [r["high"] for r in found], color=colour, alpha=0.15, lw=0
-            )
-        for name, style in (("paper", "--"), ("random", ":"), ("centre", "-.")):
-            axes.axhline(own[name]["mean"], color="black", linestyle=style, linewidth=0.8, label=name)
-        axes.set(title=f"{side}", xlabel="layer", ylabel="insertion − deletion, points", xticks=range(0, 13, 2))
-    axes.legend(frameon=False, fontsize=8)
+    """Insertion minus deletion by layer, a line a closed state, a panel a dataset and side."""
+    datasets = [name for name in SIZES if any(r["dataset"] == name for r in rows)]
+    figure = Figure(figsize=(2.9 * len(datasets), 5), layout="constrained")
+    for line, side in zip(figure.subplots(2, len(datasets), sharey="row"), ("image", "text"), strict=True):
+        for axes, dataset in zip(line, datasets, strict=True):
+            _layers(axes, [r for r in rows if r["dataset"] == dataset], side)
+            axes.set_title(f"{dataset}, {side}", fontsize=9)
+        line[0].set_ylabel("insertion − deletion, points")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return figure
+
+
+def _layers(axes: Axes, rows: Sequence[Row], side: str) -> None:
+    own = {r["method"]: r for r in rows if (r["metric"], r["side"], r["variant"]) == MEASURES[side]}
+    for closed, colour in zip(CLOSED, ("#b2182b", "#2166ac", "#777777"), strict=True):
+        there = [k for k in range(13) if f"{closed} {k}" in own]
+        found = [own[f"{closed} {k}"] for k in there]
+        axes.plot(there, [r["mean"] for r in found], color=colour, marker="o", markersize=3, label=closed)
+        low, high = [r["low"] for r in found], [r["high"] for r in found]
+        axes.fill_between(there, low, high, color=colour, alpha=0.15, lw=0)
+    for name, style in (("paper", "--"), ("random", ":"), ("centre", "-.")):
+        axes.axhline(own[name]["mean"], color="black", linestyle=style, linewidth=0.8, label=name)
+    axes.set(xlabel="layer", xticks=range(0, 13, 2))
 
 
 def others(rows: Sequence[Row]) -> Figure:
@@ -111,38 +122,50 @@ def replaced(text: str, mark: str, body: str) -> str:
     return f"{head}<!-- {mark} -->\n{body}<!-- /{mark} -->{rest.split(f'<!-- /{mark} -->')[1]}"
 
 
+def measured(stage: str, out: Path) -> list[Row]:
+    """The rows of a stage: those that are kept, but where a dataset was measured anew."""
+    kept = RESULTS / f"defaults-{stage}.json"
+    rows: list[Row] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else []
+    wanted = set(MEASURES.values())
+    for dataset in SIZES:
+        source = out / f"{stage}-{dataset}.json"
+        if source.is_file():
+            found = [r for r in json.loads(source.read_text()) if (r["metric"], r["side"], r["variant"]) in wanted]
+            rows = [r for r in rows if r["dataset"] != dataset] + found
+    kept.write_text("[" + ",\n".join(json.dumps(row) for row in rows) + "]\n", encoding="utf-8")
+    return rows
+
+
+def lent(rows: Sequence[Row], final: Sequence[Row], names: dict[str, str]) -> list[Row]:
+    """Rows of a stage, with those of `final` under other names for datasets on which the stage left them out."""
+    there = {(r["method"], r["dataset"]) for r in rows}
+    more = [r | {"method": names[r["method"]]} for r in final if r["method"] in names]
+    return [*rows, *(r for r in more if (r["method"], r["dataset"]) not in there)]
+
+
+def body_of(stage: str, rows: Sequence[Row]) -> str:
+    found = [by_dataset(rows, m) for m in ("image", "text")]
+    local = ["pointing", "average precision", "energy"]
+    margins = ["image, margin", "text, margin"]
+    if stage != "more":
+        found.append(table(rows, "coco", local if stage == "final" else margins + local))
+    return "\n".join(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/defaults"))
     args = parser.parse_args()
-    wanted = set(MEASURES.values())
+    rows = {stage: measured(stage, args.out) for stage in ("grid", "more", "final", "others")}
+    trivial = {name: name for name in ("random", "flat", "centre")}
+    rows["grid"] = lent(rows["grid"], rows["final"], trivial | {"paper": "paper"})
+    same = {"mean 0": "gauss-legendre-cubic 10", "mean 0, special open": "special open"}
+    rows["more"] = lent(rows["more"], rows["final"], trivial | same)
     text = DOC.read_text(encoding="utf-8")
-    for stage in ("grid", "more", "final", "others"):
-        source = args.out / f"{stage}.json"
-        kept = RESULTS / f"defaults-{stage}.json"
-        if source.is_file():
-            found = [r for r in json.loads(source.read_text()) if (r["metric"], r["side"], r["variant"]) in wanted]
-            lines = ",\n".join(json.dumps(row) for row in found)
-            kept.write_text(f"[{lines}]\n", encoding="utf-8")
-        if not kept.is_file():
-            continue
-        rows = json.loads(kept.read_text(encoding="utf-8"))
-        if stage == "final":
-            body = (
-                "\n".join(by_dataset(rows, m) for m in ("image", "text"))
-                + "\n"
-                + table(rows, "coco", ("pointing", "average precision", "energy"))
-            )
-        elif stage == "others":
-            body = (
-                "\n".join(by_dataset(rows, m) for m in ("image", "text")) + "\n" + table(rows, "coco", list(MEASURES))
-            )
-        else:
-            body = table(rows, "coco", list(MEASURES) if stage == "grid" else list(MEASURES)[:4])
-        text = replaced(text, stage, body)
-        if stage in ("grid", "others"):
-            figure = layers(rows) if stage == "grid" else others(rows)
-            figure.savefig(IMAGES / f"defaults-{stage}.png", dpi=110, metadata={"Software": None})
+    for stage, own in rows.items():
+        text = replaced(text, stage, body_of(stage, own))
+    for stage, draw in (("grid", layers), ("others", others)):
+        draw(rows[stage]).savefig(IMAGES / f"defaults-{stage}.png", dpi=110, metadata={"Software": None})
     DOC.write_text(text, encoding="utf-8")
 
 
