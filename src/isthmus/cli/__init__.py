@@ -21,6 +21,7 @@ from isthmus.cli.lists import datasets, metrics
 from isthmus.cli.methods import methods
 from isthmus.cli.models import models
 from isthmus.cli.reproduce import reproduce
+from isthmus.cli.sanity import sanity
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(
@@ -55,7 +56,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (explain, compare, evaluate, reproduce, axioms, models, methods, metrics, datasets, doctor):
+for _command in (explain, compare, evaluate, reproduce, axioms, sanity, models, methods, metrics, datasets, doctor):
     app.command()(_guarded(_command))
 
 
