@@ -402,6 +402,53 @@ def test_other_settings_in_the_same_folder_are_refused(call: Any, table: Path, t
     assert len({key[1] for key in rows_of(tmp_path / "out")}) == 2
 
 
+def test_an_option_comes_with_a_metric_that_is_added(call: Any, table: Path, tmp_path: Path) -> None:
+    command = ["evaluate", table, "--methods", "gradcam", "--limit", 2, "--sides", "text", "--out", tmp_path / "out"]
+    command += ["--oracle", "0", "--no-plots", "--metrics"]
+    assert call(*command, "completeness")[0] == 0
+    before = rows_of(tmp_path / "out")
+    code, _, said = call(*command, "insertion", "--metric-option", "insertion.points=2")
+    assert code == 0, said
+    assert before.items() <= rows_of(tmp_path / "out").items()
+    for options in (["--metric-option", "insertion.points=3"], []):
+        code, _, said = call(*command, "insertion,completeness", *options)
+        assert code == 1
+        assert said.splitlines()[-1].endswith(
+            "holds a run with another setting of insertion: give another --out, or --overwrite."
+        )
+    assert call(*command, "insertion,completeness", "--metric-option", "insertion.points=2")[0] == 0
+
+
+def test_several_captions_of_a_picture_are_one_sample(call: Any, table: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    command = ["evaluate", table, "--text", "a dog", "--text", "a cat", "--captions", "all", "--methods", "gradcam"]
+    code, _, said = call(*command, "--limit", 2, *QUICK, "--out", tmp_path / "out")
+    assert code == 0, said
+    found = parquet.ParquetFile(tmp_path / "out" / "rows.parquet").read()
+    pairs = dict(zip(found.column("pair").to_pylist(), found.column("sample").to_pylist(), strict=True))
+    assert len(pairs) == 4
+    assert sorted(set(pairs.values())) == sorted(ids_in(tmp_path / "out"))
+    assert all(pair.startswith(f"{sample}#text") for pair, sample in pairs.items())
+
+
+def test_a_pair_that_fails_alone_is_listed_alone(call: Any, table: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    real = explaining.explain
+
+    def explain(model: Any, pictures: Any, texts: Any, **options: Any) -> Any:
+        if TEXTS[2] in texts:
+            raise ModelError("The scores are not finite: take another text.")
+        return real(model, pictures, texts, **options)
+
+    monkeypatch.setattr(explaining, "explain", explain)
+    code, printed, _ = call("evaluate", table, "--methods", "gradcam", *QUICK, "--out", tmp_path / "out")
+    assert code == 2
+    assert "1 failed, listed in " in printed
+    failures = [(row["id"], row["reason"]) for row in csv_of(tmp_path / "out" / "failures.csv")]
+    assert failures == [("p2.png", "gradcam: The scores are not finite: take another text.")]
+    assert len({key[1] for key in rows_of(tmp_path / "out") if key[2] == "gradcam"}) == 4
+
+
 @pytest.mark.parametrize("library", ["pyarrow", "scipy"])
 def test_a_missing_extra_is_told_before_anything_is_computed(
     call: Any, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
@@ -469,7 +516,7 @@ def test_the_datasets_are_listed_with_what_they_need(call: Any) -> None:
     assert said == f"isthmus: There is no dataset 'magic' by name: choose one of {', '.join(DATASETS)}.\n"
 
 
-@pytest.mark.parametrize("command", ["evaluate", "reproduce", "axioms", "metrics", "datasets"])
+@pytest.mark.parametrize("command", ["evaluate", "reproduce", "axioms", "sanity", "metrics", "datasets"])
 def test_every_command_explains_itself(call: Any, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     code, printed, said = call(command, "--help")

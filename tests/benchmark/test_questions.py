@@ -15,7 +15,7 @@ from PIL import Image
 import isthmus
 from conftest import EXAMPLES, picture
 from isthmus.benchmark.choosing import chosen_texts
-from isthmus.benchmark.questions import items_of, opened, seen_mask
+from isthmus.benchmark.questions import items_of, opened, seen_mask, some_of
 from isthmus.datasets import BoxShape, Failure, MaskShape, Region, Sample, SegmentShape, Truth
 from isthmus.encoders.dual import Frame
 from isthmus.errors import OptionError
@@ -186,6 +186,27 @@ def test_swaps_tell_where_the_wrong_word_is(tiny: Any) -> None:
     assert pairs.regions is None
 
 
+def test_some_pairs_of_a_batch_keep_what_is_theirs(tiny: Any) -> None:
+    names, boxes = ("dog", "owl", "cat"), ((0, 0, 14, 56), (14, 0, 28, 56), (28, 0, 56, 56))
+    regions = [Region(name, BoxShape(*box)) for name, box in zip(names, boxes, strict=True)]
+    pairs, pictures = opened(items_of([scene(56, 56, *regions)], "region", tiny), tiny, seed=7)
+    assert pairs is not None
+    some, own = some_of(pairs, pictures, [0, 2])
+    assert some.ids == ("scene#dog", "scene#cat")
+    assert some.texts == ("a photo of a dog", "a photo of a cat")
+    assert own == [pictures[0], pictures[2]]
+    assert (some.regions == np.stack([drawn(*boxes[0]), drawn(*boxes[2])])).all()
+    assert some.seed == 7
+    assert some.wrong is None
+    torch.testing.assert_close(some.embeddings["text"], pairs.embeddings["text"][[0, 2]], atol=1e-5, rtol=0)
+    assert some_of(pairs, pictures, [0, 2])[0] is some  # read once for all methods
+    swaps, seen = opened(items_of([Sample("s", picture(), ("two red dogs",))], "swap", tiny), tiny)
+    assert swaps is not None
+    assert len(swaps) > 1
+    last, _ = some_of(swaps, seen, [len(swaps) - 1])
+    assert (last.wrong, last.regions) == ((swaps.wrong[-1],), None)
+
+
 TEXTS = ("a pizza on a table", "a laptop on a desk", "two horses in a field")
 
 
@@ -235,6 +256,18 @@ def test_first_and_all_look_at_no_picture(tiny: Any) -> None:
     items = items_of(samples, "caption", tiny, choice="all")
     assert [item.text for item in items] == [*TEXTS, *TEXTS[1:]]
     assert len({item.id for item in items}) == 5
+
+
+@pytest.mark.parametrize("question", ["caption", "swap"])
+def test_texts_that_were_chosen_already_are_not_chosen_again(tiny: Any, question: Any) -> None:
+    samples = [Sample("a", "gone.jpg", TEXTS), Sample("b", "gone.jpg", TEXTS)]
+    failed: list[Failure] = []
+    items = items_of(samples, question, tiny, failed=failed.append, texts=[TEXTS[2:], ()])
+    assert not failed
+    assert {item.sample.id for item in items} == {"a"}
+    assert [item.text for item in items] == [TEXTS[2]] or question == "swap"
+    assert not items_of(samples, question, tiny, failed=failed.append)
+    assert {one.id for one in failed} == {"a", "b"}
 
 
 def test_a_second_record_of_an_id_is_no_second_caption(tiny: Any) -> None:

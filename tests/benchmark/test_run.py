@@ -8,18 +8,22 @@ import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+import isthmus.benchmark.choosing as choosing
 import isthmus.benchmark.explaining as explaining
+import isthmus.benchmark.rows as rowing
 import isthmus.benchmark.run as running
 import isthmus.benchmark.store as storing
 from conftest import EXAMPLES, picture
 from isthmus.benchmark.plan import Plan, metrics_of
 from isthmus.benchmark.run import COSTS, Outcome, run
 from isthmus.benchmark.spec import Spec, specs_of
+from isthmus.benchmark.summary import summarise
 from isthmus.datasets import BoxShape, Failure, Region, Sample, Truth
 from isthmus.errors import InputError, IsthmusError, ModelError, OptionError, SaveError
 from isthmus.methods import METHODS
@@ -144,9 +148,9 @@ def test_what_the_folder_holds(tiny: Any, tmp_path: Path) -> None:
     folder = tmp_path / "layer=3" / "out"  # given such a path, pyarrow would add a column
     outcome = run(plan_of(tiny), folder)
     table = parquet.ParquetFile(folder / "rows.parquet").read()
-    assert table.equals(outcome.rows)
-    assert table.schema.names == [*COLUMNS, "value", "curve"]
-    assert [table.schema.field(name).type for name in COLUMNS] == [arrow.string()] * 6
+    assert table.equals(outcome.rows.cast(table.schema))
+    assert table.schema.names == ["dataset", "pair", "sample", *COLUMNS[2:], "value", "curve"]
+    assert [table.schema.field(name).type for name in table.schema.names[:7]] == [arrow.string()] * 7
     assert table.schema.field("value").type == arrow.float64()
     assert table.schema.field("curve").type == arrow.list_(arrow.float32())
     assert (folder / "sample.txt").read_text(encoding="utf-8") == "".join(f"{name}\n" for name in NAMES)
@@ -209,37 +213,44 @@ def test_killed_at_any_write_it_goes_on_to_the_same_rows(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
 ) -> None:
     """A kill leaves a file that is not finished, or a finished one that nobody has heard of."""
-    samples, real = samples_of(NAMES[:3]), storing._write
+    samples, real = [Sample(s.id, s.image, (*s.texts, "snow")) for s in samples_of(NAMES[:3])], Path.replace
     expected = values_of(run(plan_of(tiny, samples), tmp_path / "whole"))
-    count = 0
+    killed: list[str] = []
 
-    def counted(path: Path, content: bytes) -> Path:
+    def counted(self: Path, target: Path) -> Path:
         nonlocal count
         count += 1
         if count == stop:
+            killed.append(target.relative_to(folder).parts[-2] if len(target.relative_to(folder).parts) > 1 else "")
             if written:
-                real(path, content)
+                real(self, target)
             else:
-                path.with_name(f".{path.name}.999999").write_bytes(content[: len(content) // 2])
+                content = self.read_bytes()
+                self.with_name(f".{target.name}.999999").write_bytes(content[: len(content) // 2])
             raise Killed
-        return real(path, content)
+        return real(self, target)
 
-    stop, times = 1, 0
+    stop = 1
     while True:
-        monkeypatch.setattr(storing, "_write", counted)
+        monkeypatch.setattr(Path, "replace", counted)
         count, folder = 0, tmp_path / str(stop)
         try:
             run(plan_of(tiny, samples), folder)
         except Killed:
-            times += 1
+            pass
         else:
             break
-        monkeypatch.setattr(storing, "_write", real)
+        monkeypatch.setattr(Path, "replace", real)
         outcome = run(plan_of(tiny, samples), folder)
         assert values_of(outcome) == expected, f"killed at write {stop}"
         assert not list(folder.rglob(".*")), f"killed at write {stop}"
         stop += 1
-    assert times >= 2 + 2 * 2 * 2 + 2 + 1  # run.json, sample.txt; maps and rows; the random map's rows; all rows
+    assert {name: killed.count(name) for name in killed} == {
+        "": 3,  # run.json, sample.txt, and all rows
+        "texts": 2,
+        "maps": 2 * 2,
+        "rows": 2 * 3,  # the random map's too
+    }
 
 
 @pytest.mark.parametrize("kept", [0, 0.5, 0.98])
@@ -280,6 +291,55 @@ def test_other_settings_are_refused_and_overwrite_begins_anew(
     outcome = run(plan_of(tiny, **change), tmp_path, overwrite=True)
     assert {name for name, _ in calls} == set(METHOD_NAMES)
     assert values_of(outcome) == values_of(run(plan_of(tiny, **change), tmp_path / "fresh"))
+
+
+def test_options_of_a_metric_may_be_added_with_it_but_never_changed(
+    tiny: Any, tmp_path: Path, calls: list[Any]
+) -> None:
+    samples = samples_of(NAMES[:2])
+
+    def evaluate(folder: Path, names: Sequence[str], options: dict[str, Any]) -> dict[tuple[str, ...], Any]:
+        metrics = metrics_of(names)
+        plan = plan_of(tiny, samples, ["gradcam"], metrics, metric_options=options, sides=("text",))
+        return rows_of(run(plan, folder))
+
+    def metrics(folder: Path = tmp_path) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]
+        return found
+
+    first = evaluate(tmp_path, ["completeness"], {})
+    assert metrics() == {"completeness": {}}
+    three, four = {"points": 3}, {"points": 4}
+    second = evaluate(tmp_path, ["insertion"], {"insertion": three})  # an earlier one is left out
+    assert metrics() == {"completeness": {}, "insertion": three}
+    assert {len(line) for key, (_, line) in second.items() if key[3] == "insertion"} == {4}
+    third = evaluate(tmp_path, ["deletion", "completeness"], {"deletion": four})
+    assert metrics() == {"completeness": {}, "insertion": three, "deletion": four}
+    assert {len(line) for key, (_, line) in third.items() if key[3] == "deletion"} == {5}
+    for key, row in (first | second).items():
+        assert repr(third[key]) == repr(row)  # curves may hold NaN
+    assert calls == [("gradcam", 2)]
+    before = (tmp_path / "run.json").read_bytes()
+    told = f"The folder {str(tmp_path)!r} holds a run with another %s: give another --out, or --overwrite."
+    for names, options, named in (
+        (["insertion"], {"insertion": four}, "setting of insertion"),
+        (["insertion"], {}, "setting of insertion"),  # its defaults are other options
+        (["insertion", "deletion"], {}, "setting of insertion and deletion"),
+    ):
+        with pytest.raises(OptionError) as caught:
+            evaluate(tmp_path, names, options)
+        assert str(caught.value) == told % named
+    assert (tmp_path / "run.json").read_bytes() == before
+    evaluate(tmp_path / "defaults", ["insertion"], {})
+    with pytest.raises(OptionError, match="another setting of insertion: "):  # measured without options before
+        evaluate(tmp_path / "defaults", ["insertion"], {"insertion": three})
+    old = json.loads((tmp_path / "defaults" / "run.json").read_text(encoding="utf-8"))
+    del old["metrics"]
+    (tmp_path / "defaults" / "run.json").write_text(json.dumps(old | {"metric_options": {}}), encoding="utf-8")
+    with pytest.raises(OptionError, match="another setting of insertion: "):
+        evaluate(tmp_path / "defaults", ["insertion"], {"insertion": three})
+    evaluate(tmp_path / "defaults", ["insertion"], {})
+    assert metrics(tmp_path / "defaults") == {"insertion": {}}
 
 
 def test_another_model_dtype_or_dataset_is_refused(tiny: Any, make_tiny: Any, tmp_path: Path) -> None:
@@ -377,6 +437,56 @@ def test_a_mended_picture_shifts_no_batch_into_another(tiny: Any, tmp_path: Path
     assert values_of(run(plan, tmp_path / "out")) == values_of(run(plan, tmp_path / "fresh"))
 
 
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The pictures that were opened to choose a caption."""
+    found: list[str] = []
+    real = choosing.open_picture
+
+    def opening(source: Any) -> Any:
+        found.append(Path(source).stem)
+        return real(source)
+
+    monkeypatch.setattr(choosing, "open_picture", opening)
+    return found
+
+
+@pytest.mark.parametrize("choice", ["best", "paper"])
+def test_captions_are_chosen_once_for_all_questions_and_runs(
+    tiny: Any, tmp_path: Path, seen: list[str], choice: str
+) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "in")
+    texts = ("two dogs", "a bird", "a pizza", "a red laptop")
+    samples = [Sample(s.id, s.image, texts) for s in samples_of(folder=tmp_path / "in")]
+    out, metrics = tmp_path / "out", (*metrics_of(["swap-rank"]), MEAN)
+    plan = plan_of(tiny, samples, ["gradcam"], metrics, choice=choice)
+    first = run(plan, out)
+    assert seen == list(NAMES)
+    assert {key[3] for key in rows_of(first, costs=False)} == {"swap-rank", "mean-score"}
+    seen.clear()
+    assert rows_of(run(plan, out)) == rows_of(first)
+    assert not seen
+    kept = sorted((out / "parts" / "texts").iterdir())
+    assert len(kept) == 3
+    for content in (b"", kept[0].read_bytes(), b'{"ids": 3}', b"[]", b'{"ids": ["dog", "pizza"], "texts": {"dog": 1}}'):
+        kept[1].write_bytes(content)  # cut, of other samples, of something else
+        seen.clear()
+        assert rows_of(run(plan, out)) == rows_of(first)
+        assert seen == ["dog", "pizza"]
+    seen.clear()
+    run(plan, out, overwrite=True)
+    assert seen == list(NAMES)
+    whole = (tmp_path / "in" / "dog.jpg").read_bytes()
+    (tmp_path / "in" / "dog.jpg").write_bytes(whole[:700])
+    lame = run(plan, tmp_path / "lame")
+    assert [one.id for one in run(plan, tmp_path / "lame").failed] == [one.id for one in lame.failed]
+    assert "dog" in {one.id for one in lame.failed}
+    (tmp_path / "in" / "dog.jpg").write_bytes(whole)
+    seen.clear()
+    assert values_of(run(plan, tmp_path / "lame")) == values_of(first)
+    assert seen == ["dog", "pizza"]  # the batch in which one failed is chosen for again
+
+
 def test_where_nothing_can_be_used_there_are_no_rows_but_reasons(tiny: Any, tmp_path: Path) -> None:
     samples = [Sample(name, tmp_path / f"{name}.jpg", ("a dog",)) for name in ("a", "b", "c")]
     outcome = run(plan_of(tiny, samples), tmp_path / "one")
@@ -437,6 +547,160 @@ def test_a_method_that_fails_on_some_pairs_keeps_the_others(tiny: Any, tmp_path:
     assert {key[1] for key in rows_of(outcome) if key[2] == "gradcam"} == set(NAMES)
     fails.always = True  # type: ignore[attr-defined]
     assert run(plan, tmp_path).failed == outcome.failed  # the four are there, and it is no refusal now
+
+
+@pytest.fixture
+def choosy(plug_in: Any) -> Any:
+    """A method that fails with any batch that has a text with a word of `.bad`."""
+
+    def method(tower: Any, inputs: Any, target: Any) -> Any:
+        word = next((word for word in bad if any(word in text for text in texts)), None)
+        if word is not None:
+            raise kinds.get(word, ModelError)(f"No {word} can be explained.")
+        return lengths(tower, inputs, target)
+
+    bad: list[str] = []
+    texts: list[str] = []
+    kinds: dict[str, type[IsthmusError]] = {}
+    plug_in("choosy", method)
+    return SimpleNamespace(bad=bad, texts=texts, kinds=kinds)
+
+
+@pytest.fixture
+def tries(choosy: Any, calls: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The names of what was given to the method that is choosy, at each call."""
+    made: list[tuple[str, ...]] = []
+    real = explaining.explain
+
+    def explain(model: Any, pictures: Any, texts: Any, *, method: str, **options: Any) -> Any:
+        choosy.texts[:] = texts
+        if method == "choosy":
+            made.append(tuple(text.split()[1] for text in texts))
+        return real(model, pictures, texts, method=method, **options)
+
+    monkeypatch.setattr(explaining, "explain", explain)
+    return made
+
+
+def test_pairs_that_cannot_be_explained_take_no_other_with_them(
+    tiny: Any, tmp_path: Path, choosy: Any, tries: list[Any]
+) -> None:
+    choosy.bad += ["bird", "pizza"]
+    plan = plan_of(tiny, methods=["choosy", "gradcam"], batch_size=5)
+    outcome = run(plan, tmp_path / "one")
+    assert tries == [NAMES, *((name,) for name in NAMES)]
+    assert not outcome.refused
+    lost = [Failure(name, f"choosy: No {name} can be explained.") for name in ("bird", "pizza")]
+    assert outcome.failed == lost
+    part = next((tmp_path / "one" / "parts" / "rows").glob("*choosy*"))
+    order = [row.pair for row in rowing.rows_of(rowing.table_at(part)) if row.metric == "mean-score"]
+    assert order == ["bear", "dog", "laptop"] * 2  # of either side
+    found = rows_of(outcome)
+    assert (
+        {key[1] for key in found if key[2] == "gradcam"} == {key[1] for key in found if key[2] == "random"} == {*NAMES}
+    )
+    choosy.bad.clear()
+    whole = rows_of(run(plan, tmp_path / "whole"))
+    for key, (value, _) in found.items():
+        if key[3] not in COSTS:
+            assert value == pytest.approx(whole[key][0], abs=1e-4), key
+        elif key[3] == "forward":
+            assert value > 0
+
+    tries.clear()
+    choosy.bad += ["bird", "pizza"]
+    again = run(plan, tmp_path / "one")
+    assert tries == [("bird",), ("pizza",)]  # no good pair is explained again
+    assert again.failed == lost
+    assert rows_of(again) == found
+    choosy.bad.remove("bird")  # and where one is mended it comes in at its place
+    tries.clear()
+    mended = run(plan, tmp_path / "one")
+    assert tries == [("bird",), ("pizza",)]
+    assert mended.failed == lost[1:]
+    assert {key[1] for key in rows_of(mended) if key[2] == "choosy"} == {"bear", "bird", "dog", "laptop"}
+    for key, (value, _) in rows_of(mended, costs=False).items():
+        assert value == pytest.approx(whole[key][0], abs=1e-4), key
+    tries.clear()
+    more = run(plan_of(tiny, methods=["choosy", "gradcam"], batch_size=5, metrics=[MEAN]), tmp_path / "one")
+    assert tries == [("pizza",)]
+    assert rows_of(more) == rows_of(mended)
+
+
+def test_regions_and_wrong_words_stay_with_their_pairs_where_one_fails(
+    tiny: Any, tmp_path: Path, choosy: Any, tries: list[Any]
+) -> None:
+    boxes = {"dog": BoxShape(0, 0, 45, 70), "bird": BoxShape(45, 0, 90, 70), "cat": BoxShape(0, 30, 90, 70)}
+    truth = Truth(tuple(Region(name, box) for name, box in boxes.items()))
+    samples = [Sample("s", picture(), ("two dogs and a red car",), truth)]
+    metrics = metrics_of(["energy-inside", "swap-rank"])
+    plan = plan_of(tiny, samples, ["choosy"], metrics, (), batch_size=8)
+    whole = rows_of(run(plan, tmp_path / "whole"))
+    swaps = [key[1] for key in whole if key[3] == "swap-rank"]
+    assert len(set(swaps)) > 1
+    choosy.bad += ["bird", "two"]
+    outcome = run(plan, tmp_path / "one")
+    found = rows_of(outcome)
+    assert "s#bird" in {one.id for one in outcome.failed}
+    assert {key[1] for key in found if key[3] == "energy-inside"} == {"s#dog", "s#cat"}
+    assert {key[1] for key in found if key[3] == "swap-rank"} == {"s#number"}  # where the wrong word is the number
+    for key, (value, _) in found.items():
+        assert value == pytest.approx(whole[key][0], abs=1e-3), key
+
+
+def test_a_preset_of_the_paper_is_not_explained_pair_by_pair(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def fails(*_: Any, **options: Any) -> Any:
+        sizes.append(len(_[2]))
+        raise ModelError("The scores are not finite.")
+
+    monkeypatch.setattr(explaining, "explain", fails)
+    paper = plan_of(tiny).specs[0]
+    specs = (Spec("paper", paper.method, {}, "paper"), Spec("random", "random"))
+    with pytest.raises(IsthmusError, match="not finite"):
+        run(Plan(tiny, "toy", samples_of(), specs, (MEAN,), batch_size=2), tmp_path)
+    assert sizes == [2, 2, 1]
+
+
+def test_an_option_that_fails_late_is_of_its_pair_alone(
+    tiny: Any, tmp_path: Path, choosy: Any, tries: list[Any]
+) -> None:
+    choosy.kinds["dog"] = OptionError
+    choosy.bad.append("dog")
+    outcome = run(plan_of(tiny, methods=["choosy"]), tmp_path)
+    assert not outcome.refused
+    assert outcome.failed == [Failure("dog", "choosy: No dog can be explained.")]
+    assert tries == [NAMES[:2], NAMES[2:4], ("dog",), ("pizza",), ("laptop",)]
+
+
+def test_settings_that_share_their_steps_fail_on_the_same_pairs_and_share_what_is_left(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    real = explaining.nib_sweep
+
+    def sweep(tower: Any, inputs: Any, target: Any, **options: Any) -> Any:
+        sizes.append(len(target))
+        if len(target) > 1 or len(sizes) == 3:  # the second pair
+            raise ModelError("The scores are not finite.")
+        return real(tower, inputs, target, **options)
+
+    monkeypatch.setattr(explaining, "nib_sweep", sweep)
+    specs = tuple(Spec(f"nib {steps}", "nib", {"steps": steps}) for steps in (2, 3))
+    plan = Plan(tiny, "toy", samples_of(NAMES[:3]), specs, (MEAN,), batch_size=3, sides=("text",))
+    outcome = run(plan, tmp_path)
+    assert sizes == [3, 1, 1, 1]
+    assert [one.id for one in outcome.failed] == ["bird", "bird"]
+    monkeypatch.setattr(explaining, "nib_sweep", real)
+    fresh = values_of(run(plan, tmp_path / "fresh"))
+    for key, (value, _) in values_of(outcome).items():
+        if key[3] == "mean-score":
+            assert value == pytest.approx(fresh[key][0], abs=1e-4)
+    assert {key[1] for key in values_of(outcome)} == {"bear", "dog"}
+    assert not run(plan, tmp_path).failed
 
 
 def test_where_all_methods_refuse_the_run_stops_at_once(tiny: Any, tmp_path: Path, calls: Any) -> None:
@@ -537,6 +801,25 @@ def test_curves_come_with_insertion_and_deletion(tiny: Any, tmp_path: Path) -> N
             assert sorted((line[0], line[-1])) == pytest.approx([0, 1], abs=1e-6)
 
 
+def test_the_oracle_has_curves_and_its_values_are_the_areas(tiny: Any, tmp_path: Path) -> None:
+    metrics = metrics_of(["insertion", "deletion", "insertion-deletion"])
+    plan = plan_of(tiny, samples_of(NAMES[:2]), ["gradcam"], metrics, ("random", "oracle"), sides=("text",))
+    found = rows_of(run(plan, tmp_path))
+    own = {key: one for key, one in found.items() if key[2] == "oracle" and key[5] in ("cosine", "margin")}
+    assert {key[3] for key in own} == {"insertion", "deletion", "insertion-deletion"}
+    for key, (value, line) in own.items():
+        if key[3] == "insertion-deletion":
+            assert line is None
+            continue
+        area = sum((a + b) / 2 for a, b in itertools.pairwise(line)) / (len(line) - 1)
+        assert value == pytest.approx(100 * area, abs=1e-3)
+        other = found[(*key[:2], "random", *key[3:])][1]  # the same ends, and another way between them
+        assert (line[0], line[-1]) == pytest.approx((other[0], other[-1]), abs=1e-5)
+        assert value >= found[(*key[:2], "random", *key[3:])][0] or key[3] == "deletion"
+    rising, falling = (found["toy", "bear", "oracle", name, "text", "cosine"][1] for name in ("insertion", "deletion"))
+    assert sum(rising) > sum(falling)
+
+
 def test_regions_and_swaps_are_pairs_of_their_own(tiny: Any, tmp_path: Path) -> None:
     regions = (Region("dog", BoxShape(0, 0, 45, 70)), Region("cat", BoxShape(45, 0, 90, 70)))
     samples = [Sample(f"s{i}", picture(i), ("two dogs", "a cat"), Truth(regions)) for i in range(2)]
@@ -555,6 +838,68 @@ def test_regions_and_swaps_are_pairs_of_their_own(tiny: Any, tmp_path: Path) -> 
     assert {key[1] for key in found if key[3] == "seconds"} == {"s0", "s1"}
     hits = [found["toy", f"s0#{name}", "random", "pointing-game", "image", ""][0] for name in ("dog", "cat")]
     assert sorted(hits) in ([0, 0], [0, 1], [0, 100], [1, 1], [100, 100])
+
+
+def samples_by_pair(outcome: Outcome) -> dict[str, str]:
+    columns = (outcome.rows.column(name).to_pylist() for name in ("pair", "sample"))
+    return dict(zip(*columns, strict=True))
+
+
+def test_every_row_tells_its_sample(tiny: Any, tmp_path: Path) -> None:
+    regions = (Region("dog", BoxShape(0, 0, 45, 70)), Region("cat", BoxShape(45, 0, 90, 70)))
+    samples = [Sample(f"s{i}", picture(i), ("two dogs", "a cat"), Truth(regions)) for i in range(2)]
+    metrics = (*metrics_of(["pointing-game", "swap-rank"]), MEAN)
+    outcome = run(plan_of(tiny, samples, ["gradcam"], metrics, choice="all"), tmp_path)
+    found = samples_by_pair(outcome)
+    names = ("#dog", "#cat", "#text0", "#text1", "#text0#object", "#text0#number", "#text1#object")
+    assert found == {f"s{i}{name}": f"s{i}" for i in range(2) for name in names}
+
+
+def test_parts_of_a_run_without_samples_are_read_as_they_are(tiny: Any, tmp_path: Path, calls: list[Any]) -> None:
+    import pyarrow.parquet as parquet
+
+    samples = [Sample(f"s{i}", picture(i), ("two dogs", "a cat")) for i in range(2)]
+    plan = plan_of(tiny, samples, choice="all")
+    expected = rows_of(run(plan, tmp_path))
+    for part in tmp_path.glob("parts/rows/*.parquet"):
+        table = parquet.ParquetFile(part).read()
+        parquet.write_table(table.drop_columns("sample"), part)
+    calls.clear()
+    outcome = run(plan, tmp_path)
+    assert not calls
+    assert rows_of(outcome) == expected
+    assert samples_by_pair(outcome) == {name: name for name in ("s0#text0", "s0#text1", "s1#text0", "s1#text1")}
+
+
+def test_the_rows_of_many_parts_are_written_some_at_once(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    expected = run(plan_of(tiny), tmp_path).rows
+    held: list[int] = []
+    real = arrow.concat_tables
+
+    def concat(tables: Any) -> Any:
+        found = real(tables)
+        held.append(found.num_rows)
+        return found
+
+    monkeypatch.setattr(arrow, "concat_tables", concat)
+    monkeypatch.setattr(rowing, "_GROUP", 30)
+    again = run(plan_of(tiny), tmp_path).rows
+    assert sum(held) == expected.num_rows == again.num_rows
+    assert max(held) < 30 + 2 * (2 * 2 + 3)  # the rows of one part
+    assert len(held) > 2
+    assert parquet.ParquetFile(tmp_path / "rows.parquet").num_row_groups == len(held)
+    assert again.to_pylist() == expected.to_pylist()
+    assert [arrow.types.is_dictionary(again.schema.field(name).type) for name in ("sample", "method", "metric")] == [
+        True
+    ] * 3
+    assert again.sort_by("pair").column("pair").to_pylist() == sorted(expected.column("pair").to_pylist())
+    for one, other in zip(summarise(again), summarise(expected), strict=True):
+        assert repr(one) == repr(other)
 
 
 def test_metrics_that_the_dataset_cannot_serve_are_told(tiny: Any, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from isthmus.benchmark.store import Store
 from isthmus.datasets.records import Failure
 from isthmus.datasets.sample import Sample
 from isthmus.encoders.dual import DualEncoder
@@ -28,8 +29,17 @@ def chosen_texts(
     choice: str = "best",
     batch_size: int = 32,
     failed: Callable[[Failure], None] | None = None,
+    store: Store | None = None,
 ) -> list[tuple[str, ...]]:
     """The texts of each sample that are judged; none of a sample whose picture cannot be used.
+
+    Args:
+        model: what chooses.
+        samples: pictures with texts.
+        choice: one of `CHOICES`.
+        batch_size: pictures at once.
+        failed: told of samples that cannot be used.
+        store: a run's folder, which keeps the choice; one of the same model, samples, choice and batch size.
 
     Raises:
         OptionError: no such choice.
@@ -41,8 +51,28 @@ def chosen_texts(
     if choice == "first" or all(len(sample.texts) == 1 for sample in samples):
         return [sample.texts[:1] for sample in samples]
     found: list[tuple[str, ...]] = []
-    for start in range(0, len(samples), batch_size):
-        found += _of_batch(model, samples[start : start + batch_size], choice == "paper", failed or _passed_over)
+    for number, start in enumerate(range(0, len(samples), batch_size)):
+        batch = samples[start : start + batch_size]
+        kept = None if store is None else store.texts(number, [sample.id for sample in batch])
+        found += kept or _chosen(model, batch, number, choice == "paper", failed or _passed_over, store)
+    return found
+
+
+def _chosen(
+    model: DualEncoder,
+    samples: Sequence[Sample],
+    number: int,
+    by_first: bool,
+    failed: Callable[[Failure], None],
+    store: Store | None,
+) -> list[tuple[str, ...]]:
+    """Choose for a batch; the choice is kept where no sample failed, which may be mended and change the others'."""
+    told: list[Failure] = []
+    found = _of_batch(model, samples, by_first, told.append)
+    for one in told:
+        failed(one)
+    if store is not None and not told:
+        store.keep_texts(number, [sample.id for sample in samples], found)
     return found
 
 

@@ -127,7 +127,10 @@ class Plan:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for a run to go on; methods and metrics may be added."""
+        """What must be the same for a run to go on; methods and metrics may be added.
+
+        `metrics` are the options of each metric, which must be the same where it was measured before.
+        """
         return {
             "dataset": self.dataset,
             "sample": _digest("\n".join(sample.id for sample in self.samples)),
@@ -140,7 +143,7 @@ class Plan:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "replacements": list(self.replacements),
-            "metric_options": jsonable(self.metric_options),
+            "metrics": {one.name: jsonable(self.metric_options.get(one.name, {})) for one in self.metrics},
         }
 
 

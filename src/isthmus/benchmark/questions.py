@@ -51,6 +51,7 @@ def items_of(
     seed: int = 0,
     batch_size: int = 32,
     failed: Callable[[Failure], None] | None = None,
+    texts: Sequence[Sequence[str]] | None = None,
 ) -> list[Item]:
     """The pairs of a question.
 
@@ -63,10 +64,12 @@ def items_of(
         seed: of the swaps.
         batch_size: pairs at once.
         failed: told of samples whose picture cannot be used.
+        texts: of each sample, where they were chosen already.
     """
     if question == "region":
         return [item for sample in samples for item in _regions(sample)]
-    texts = chosen_texts(model, samples, choice=choice, batch_size=batch_size, failed=failed)
+    if texts is None:
+        texts = chosen_texts(model, samples, choice=choice, batch_size=batch_size, failed=failed)
     found = []
     for sample, own in zip(samples, texts, strict=True):
         for n, text in enumerate(own):
@@ -128,6 +131,25 @@ def opened(
         return pairs, pictures
     masks = [seen_mask(place, frame) for place, frame in zip(places, pairs.frames, strict=True)]
     return replace(pairs, regions=np.stack(masks), _kept={}), pictures
+
+
+def some_of(pairs: Pairs, pictures: Sequence[Any], places: Sequence[int]) -> tuple[Pairs, list[Any]]:
+    """Some of the pairs of a batch, by their places in it, and their pictures. They are read once for all methods."""
+    own = [pictures[i] for i in places]
+
+    def read() -> Pairs:
+        return pairs_of(
+            pairs.model,
+            own,
+            [pairs.texts[i] for i in places],
+            ids=[pairs.ids[i] for i in places],
+            regions=None if pairs.regions is None else pairs.regions[list(places)],
+            wrong=None if pairs.wrong is None else [pairs.wrong[i] for i in places],
+            seed=pairs.seed,
+            truncate=True,
+        )
+
+    return pairs.once(("some of", tuple(places)), read), own
 
 
 def _place(regions: Iterable[Region], size: tuple[int, int]) -> Array:

@@ -7,23 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from isthmus.benchmark.explaining import explained
+from isthmus.benchmark.choosing import chosen_texts
+from isthmus.benchmark.explaining import explained_again, explained_at_all
+from isthmus.benchmark.measuring import Curve, measured
 from isthmus.benchmark.plan import Plan, Wanted
-from isthmus.benchmark.questions import Item, items_of, opened
+from isthmus.benchmark.questions import Item, items_of, opened, some_of
+from isthmus.benchmark.rows import Row
 from isthmus.benchmark.spec import ORACLE, Spec
-from isthmus.benchmark.store import Cost, Row, Store
+from isthmus.benchmark.store import Cost, Explained, Store
 from isthmus.benchmark.summary import COSTS
 from isthmus.datasets.records import Failure
-from isthmus.encoders.tower import Side
 from isthmus.errors import InputError, IsthmusError, OptionError, SaveError
 from isthmus.extras import needed
-from isthmus.metrics.oracle import oracle
 from isthmus.metrics.pairs import Judged, Pairs
-from isthmus.metrics.ranking import curve, deletion, insertion
-from isthmus.metrics.registry import Metric, Question
+from isthmus.metrics.registry import Question
 from isthmus.metrics.trivial import trivial
 
 Progress = Callable[[int, int, str], None]
@@ -34,7 +31,7 @@ class Outcome:
     """What a run gives.
 
     Attributes:
-        rows: a `pyarrow.Table`: dataset, pair, method, metric, side, variant, value, curve.
+        rows: a `pyarrow.Table`: dataset, pair, sample, method, metric, side, variant, value, curve.
         failed: pairs and samples that could not be used.
         refused: for a spec's label the sentence of a method that cannot explain this model, or any pair.
         skipped: for a metric's name why the dataset gives it nothing to measure.
@@ -111,22 +108,16 @@ class _Work:
     outcome: Outcome
     served: set[str] = field(default_factory=set)  # labels of specs that explained a batch
     lost: dict[str, list[tuple[tuple[str, ...], str]]] = field(default_factory=dict)  # what they did not, and why
+    tried: set[str] = field(default_factory=set)  # parts that were explained in this run
 
     def batches(self) -> list[_Batch]:
         plan, found = self.plan, []
         for metric in plan.metrics:
             if not set(metric.sides) & set(plan.sides):
                 self.outcome.skipped[metric.name] = f"This judges the {' and '.join(metric.sides)} alone"
+        texts = self._texts() if set(plan.questions) - {"region"} else None
         for question in plan.questions:
-            items = items_of(
-                plan.samples,
-                question,
-                plan.model,
-                choice=plan.choice,
-                seed=plan.seed,
-                batch_size=plan.batch_size,
-                failed=self.outcome.failed.append,
-            )
+            items = items_of(plan.samples, question, plan.model, seed=plan.seed, texts=texts)
             if not items:
                 self.outcome.skipped |= {one.name: self._lacking(question) for one in plan.metrics_of(question)}
             size = plan.batch_size
@@ -141,6 +132,17 @@ class _Work:
                     f"{spec.method} explains the {sides} alone, which no metric asks for."
                 )
         return found
+
+    def _texts(self) -> list[tuple[str, ...]]:
+        """The captions that are judged, chosen once for all questions and runs."""
+        return chosen_texts(
+            self.plan.model,
+            self.plan.samples,
+            choice=self.plan.choice,
+            batch_size=self.plan.batch_size,
+            failed=self.outcome.failed.append,
+            store=self.store,
+        )
 
     def _lacking(self, question: Question) -> str:
         dataset, failed = self.plan.dataset, self.outcome.failed
@@ -170,14 +172,12 @@ class _Work:
         if not wanted or spec.label in self.outcome.refused:
             return
         rows = self.store.rows(batch.part(spec))
-        missing = _missing(wanted, rows)
-        if missing or not _of(rows, [item.id for item in batch.items]):
+        if _missing(wanted, rows) or not _of(rows, [item.id for item in batch.items]):
             pairs, pictures = self._opened(batch)
             if pairs is None:
                 return
-            if not _of(rows, pairs.ids):  # other pictures could be read then
-                rows, missing = [], wanted
-            if missing and not self._measured(batch, spec, pairs, pictures, rows, missing):
+            whole = not _missing(wanted, rows) and _of(rows, pairs.ids)
+            if not whole and not self._measured(batch, spec, pairs, pictures, rows, wanted):
                 return
         self.served.add(spec.label)
 
@@ -193,11 +193,11 @@ class _Work:
         pairs: Pairs,
         pictures: Sequence[Any],
         rows: list[Row],
-        missing: Sequence[Wanted],
+        wanted: Sequence[Wanted],
     ) -> bool:
-        """Add what is missing to the rows of a part and keep them; False where the method fails."""
+        """Add what is missing to the rows of a part and keep them; False where the method fails on all of it."""
         try:
-            judged, cost = self._judged(batch, spec, pairs, pictures)
+            found = self._judged(batch, spec, pairs, pictures)
         except SaveError:
             raise
         except IsthmusError as error:
@@ -205,65 +205,72 @@ class _Work:
             if isinstance(error, OptionError) and spec.label not in self.served:
                 self.outcome.refused[spec.label] = str(error)
             return False
+        if found is None:
+            return False
+        pairs, judged, cost = found
+        if not _of(rows, pairs.ids):  # other pictures could be read then, or other pairs explained
+            rows = []
+        missing = _missing(wanted, rows)
         for metric, side, variant, options in missing:
-            rows += self._rows(pairs, judged, spec, metric, side, variant, options)
-        if cost is not None and batch.question == "caption":
+            values, curves = measured(pairs, judged, metric, side, options)
+            rows += self._rows(batch, pairs, spec, (metric.name, side, variant), values, curves)
+        if missing and cost is not None and batch.question == "caption":
             rows = [row for row in rows if row.metric not in COSTS]
             for name in COSTS:
-                rows += [self._row(i, pairs, spec, name, "", "", vars(cost)[name]) for i in range(len(pairs))]
-        self.store.keep_rows(batch.part(spec), rows)
+                rows += self._rows(batch, pairs, spec, (name, "", ""), [vars(cost)[name]] * len(pairs))
+        if missing:
+            self.store.keep_rows(batch.part(spec), rows)
         return True
 
     def _judged(
         self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]
-    ) -> tuple[Judged | None, Cost | None]:
-        """The maps of a spec: from the store, or made and stored; none for the oracle, which has one a metric."""
+    ) -> tuple[Pairs, Judged | None, Cost | None] | None:
+        """The pairs that a spec explains, and its maps; no maps for the oracle, which has one a metric."""
         if spec.method == ORACLE:
-            return None, None
+            return pairs, None, None
         if spec.trivial:
-            return trivial(pairs, spec.method), None
-        kept = self.store.maps(batch.part(spec), pairs.ids)
-        if kept is None or not {side for side in self.plan.sides if side in spec.sides} <= set(kept[0]):
-            made = explained(self.plan, spec, pairs, pictures)
-            for one, (maps, cost) in made.items():
-                self.store.keep_maps(batch.part(one), pairs.ids, maps, cost)
-            kept = made[spec]
-        return Judged(pairs, kept[0], spec.label), kept[1]
+            return pairs, trivial(pairs, spec.method), None
+        found = self._explained(batch, spec, pairs, pictures)
+        for name, why in found.failed.items():
+            self.lost.setdefault(spec.label, []).append(((name,), why))
+        if not found.maps:
+            return None
+        if found.failed:
+            good = [i for i, name in enumerate(pairs.ids) if name not in found.failed]
+            pairs, _ = some_of(pairs, pictures, good)
+        return pairs, Judged(pairs, found.maps, spec.label), found.cost
+
+    def _explained(self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]) -> Explained:
+        """From the store, or made and stored; pairs that failed in an earlier run are tried again."""
+        part, sides = batch.part(spec), {side for side in self.plan.sides if side in spec.sides}
+        kept = self.store.maps(part, pairs.ids)
+        if kept is None or not sides <= set(kept.maps):
+            made = explained_at_all(self.plan, spec, pairs, pictures, served=spec.label in self.served)
+        elif not kept.failed or part in self.tried:
+            return kept
+        else:
+            made = {spec: explained_again(self.plan, spec, pairs, pictures, kept)}
+        for one, own in made.items():
+            self.tried.add(batch.part(one))
+            if own.maps and (kept is None or own.maps is not kept.maps):
+                self.store.keep_maps(batch.part(one), pairs.ids, own)
+        return made[spec]
 
     def _rows(
         self,
+        batch: _Batch,
         pairs: Pairs,
-        judged: Judged | None,
         spec: Spec,
-        metric: Metric,
-        side: Side,
-        variant: str,
-        options: dict[str, Any],
+        of: tuple[str, str, str],
+        values: Sequence[float],
+        curves: Sequence[Curve] | None = None,
     ) -> list[Row]:
-        curves: list[tuple[float, ...] | None] = [None] * len(pairs)
-        if judged is None:
-            values = _oracle_values(pairs, metric, side, options)
-        else:
-            values = metric.function(judged, side, **options)
-            if metric.name in ("insertion", "deletion"):
-                curves = _curves(judged, metric.name == "insertion", side, options)
+        """Rows of a metric, a side and a variant."""
+        samples = {item.id: item.sample.id for item in batch.items}
         return [
-            self._row(i, pairs, spec, metric.name, side, variant, value, curves[i])
-            for i, value in enumerate(values.tolist())
+            Row(self.plan.dataset, name, samples[name], spec.label, *of, float(value), line)
+            for name, value, line in zip(pairs.ids, values, curves or [None] * len(pairs), strict=True)
         ]
-
-    def _row(
-        self,
-        i: int,
-        pairs: Pairs,
-        spec: Spec,
-        metric: str,
-        side: str,
-        variant: str,
-        value: float,
-        line: tuple[float, ...] | None = None,
-    ) -> Row:
-        return Row(self.plan.dataset, pairs.ids[i], spec.label, metric, side, variant, float(value), line)
 
 
 def _missing(wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[Wanted]:
@@ -274,23 +281,3 @@ def _missing(wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[Wanted]:
 def _of(rows: Sequence[Row], ids: Sequence[str]) -> bool:
     """Whether rows are of exactly these pairs; no rows are of any."""
     return not rows or {row.pair for row in rows} == set(ids)
-
-
-def _oracle_values(pairs: Pairs, metric: Metric, side: Side, options: dict[str, Any]) -> torch.Tensor:
-    """Each curve has a greedy order of its own; with the least important first the oracle does the opposite."""
-    how = {name: options[name] for name in ("score", "replacement") if name in options}
-    if metric.name == "insertion-deletion":
-        rising, falling = (oracle(pairs, side, insert=insert, **how) for insert in (True, False))
-        return insertion(rising, side, **options) - deletion(falling, side, **options)
-    least = metric.name.endswith("least-first") or options.get("first") == "least"
-    insert = metric.name.startswith("insertion") != least
-    return metric.function(oracle(pairs, side, insert=insert, **how), side, **options)
-
-
-def _curves(judged: Judged, insert: bool, side: Side, options: dict[str, Any]) -> list[tuple[float, ...] | None]:
-    x, y = curve(judged, side, insert=insert, **options)
-    found: list[tuple[float, ...] | None] = []
-    for shares, values in zip(x.numpy(), y.numpy(), strict=True):
-        _, first = np.unique(shares, return_index=True)
-        found.append(tuple(values[first].tolist()))
-    return found

@@ -1,7 +1,8 @@
 """Store: a run's folder, which loses nothing when the run is killed and repeats nothing when it goes on.
 
-Every batch of pairs under every method is one part: its maps (NPZ) and its rows (Parquet), each written beside its
-place and then renamed into it, so that a part is there whole or not at all. `rows.parquet` gathers them at the end.
+Every batch of pairs under every method is one part: its maps (NPZ) and its rows (Parquet); so are the captions chosen
+for a batch of samples (JSON). Each is written beside its place and then renamed into it, so that it is there whole or
+not at all. `rows.parquet` gathers the rows at the end.
 """
 
 from __future__ import annotations
@@ -9,24 +10,21 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from isthmus.benchmark.rows import DAMAGED, Row, packed, read_all, rows_of, table_at, write_all
 from isthmus.encoders.tower import Side
 from isthmus.errors import OptionError, SaveError
-from isthmus.extras import needed
 from isthmus.metrics.maps import Map
 
-_TEXTS = ("dataset", "pair", "method", "metric", "side", "variant")
 _FILES = ("run.json", "sample.txt", "rows.parquet")
 _OF_A_RUN = frozenset({"dataset", "sample"})  # settings that only a run's own run.json has
-_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Maps = dict[Side, tuple[Map, ...]]
 
 
@@ -40,17 +38,18 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One number: of a pair, a method, and a variant of a metric on a side."""
+class Explained:
+    """The maps of a batch of pairs.
 
-    dataset: str
-    pair: str
-    method: str
-    metric: str
-    side: str
-    variant: str
-    value: float
-    curve: tuple[float, ...] | None = None
+    Attributes:
+        maps: for each explained side a map for each pair that is not among the failed, in the order of the pairs.
+        cost: what they took.
+        failed: for a pair's id why it could not be explained.
+    """
+
+    maps: Maps
+    cost: Cost
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -63,10 +62,14 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """See the class."""
         self.folder = folder
-        self._rows, self._maps = folder / "parts" / "rows", folder / "parts" / "maps"
+        self._rows, self._maps, self._texts = (folder / "parts" / kind for kind in ("rows", "maps", "texts"))
 
     def begin(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
         """Make the folder, or go on in one of the same settings.
+
+        Args:
+            settings: see `isthmus.benchmark.plan.Plan.settings`. Those of its metrics join those of earlier runs.
+            overwrite: begin anew.
 
         Raises:
             OptionError: it holds a run with other settings.
@@ -75,9 +78,11 @@ class Store:
         path = self.folder / "run.json"
         told = json.loads(json.dumps(settings, default=str))
         if path.is_file() and not overwrite:
-            self._check(_read(path), told)
+            before = _read(path)
+            self._check(before, told)
+            told["metrics"] = _measured(before, told) | told["metrics"]
         try:
-            for place in (self._rows, self._maps):
+            for place in (self._rows, self._maps, self._texts):
                 place.mkdir(parents=True, exist_ok=True)
             parts = list(self.folder.glob("parts/*/*"))
             unfinished = [path for name in _FILES for path in self.folder.glob(f".{name}.*")]
@@ -96,9 +101,14 @@ class Store:
                 f"The folder {str(self.folder)!r} holds the run.json of something else: give another --out, or "
                 "--overwrite."
             )
-        differs = [name for name, value in told.items() if name in before and before[name] != value]
+        alike = told.keys() & before.keys() - {"metrics"}
+        differs = [name.replace("_", " ") for name in told if name in alike and before[name] != told[name]]
+        measured = _measured(before, told)
+        metrics = [name for name, options in told["metrics"].items() if measured.get(name, options) != options]
+        if metrics:
+            differs.append(f"setting of {' and '.join(metrics)}")
         if differs:
-            names = ", ".join(name.replace("_", " ") for name in differs)
+            names = ", ".join(differs)
             raise OptionError(
                 f"The folder {str(self.folder)!r} holds a run with another {names}: give another --out, or --overwrite."
             )
@@ -109,83 +119,79 @@ class Store:
 
     def rows(self, part: str) -> list[Row]:
         """The rows of a part; none where it is not there, or was damaged."""
-        try:
-            table = self._table(part)
-            return [] if table is None else [_row(one) for one in table.to_pylist()]
-        except _DAMAGED:
-            return []
+        table = table_at(self._place(part))
+        return [] if table is None else rows_of(table)
 
     def keep_rows(self, part: str, rows: Sequence[Row]) -> None:
         """Put the rows of a part in its place."""
-        table = needed("pyarrow").Table.from_pylist([vars(row) for row in rows], schema=_schema())
-        _write(self._rows / f"{part}.parquet", _parquet(table))
+        _write(self._place(part), packed(rows))
 
-    def maps(self, part: str, ids: Sequence[str]) -> tuple[Maps, Cost] | None:
-        """The maps of a part, and what they took; None where they are not there, or are of other pairs."""
+    def _place(self, part: str) -> Path:
+        return self._rows / f"{part}.parquet"
+
+    def maps(self, part: str, ids: Sequence[str]) -> Explained | None:
+        """What was explained of a part; None where it is not there, or is of other pairs."""
         try:
             with np.load(self._maps / f"{part}.npz", allow_pickle=False) as found:
                 told = json.loads(str(found["told"]))
                 if told["ids"] != list(ids):
                     return None
-                maps = {side: tuple(_unpacked(found, told, side, len(ids))) for side in told["sides"]}
-                return maps, Cost(**told["cost"])
-        except _DAMAGED:
+                failed = told.get("failed", {})
+                count = len(ids) - len(failed)
+                maps = {side: tuple(_unpacked(found, told, side, count)) for side in told["sides"]}
+                return Explained(maps, Cost(**told["cost"]), failed)
+        except DAMAGED:
             return None
 
-    def keep_maps(self, part: str, ids: Sequence[str], maps: Maps, cost: Cost) -> None:
-        """Put the maps of a part in its place."""
+    def keep_maps(self, part: str, ids: Sequence[str], explained: Explained) -> None:
+        """Put what was explained of a part in its place."""
         arrays: dict[str, Any] = {}
-        told: dict[str, Any] = {"ids": list(ids), "sides": list(maps), "cost": vars(cost)}
-        for side, own in maps.items():
+        told: dict[str, Any] = {"ids": list(ids), "failed": dict(explained.failed), "sides": list(explained.maps)}
+        told["cost"] = vars(explained.cost)
+        for side, own in explained.maps.items():
             told[side] = [_facts(one) for one in own]
             arrays |= {f"{side}{i}": one.scores for i, one in enumerate(own)}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, told=np.array(json.dumps(told)), **arrays)
         _write(self._maps / f"{part}.npz", buffer.getvalue())
 
+    def texts(self, number: int, ids: Sequence[str]) -> list[tuple[str, ...]] | None:
+        """The captions chosen for a batch of samples; None where they are not there, or are of other samples."""
+        try:
+            told = json.loads((self._texts / f"{number:05d}.json").read_bytes())
+            return [tuple(map(str, told["texts"][name])) for name in ids] if told["ids"] == list(ids) else None
+        except DAMAGED:
+            return None
+
+    def keep_texts(self, number: int, ids: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+        """Put the captions chosen for a batch of samples in their place."""
+        told = {"ids": list(ids), "texts": {name: list(own) for name, own in zip(ids, texts, strict=True)}}
+        _write(self._texts / f"{number:05d}.json", json.dumps(told).encode())
+
     def gather(self, parts: Iterable[str], labels: Collection[str]) -> Any:
-        """All rows of the parts, as a `pyarrow.Table`, which is also written to `rows.parquet`.
+        """Write all rows of the parts to `rows.parquet`.
 
         Args:
             parts: those of this run.
             labels: what this run compares; an earlier run's parts in the folder follow, where they are of other labels.
+
+        Returns:
+            A `pyarrow.Table`, see `isthmus.benchmark.rows.read_all`.
         """
-        parts = list(parts)
-        tables = [table for part in parts if (table := self._table(part)) is not None]
+        place = self.folder / "rows.parquet"
+        with _placed(place) as beside, beside.open("wb") as stream:
+            write_all(self._tables(list(parts), labels), stream)
+        return read_all(place)
+
+    def _tables(self, parts: Sequence[str], labels: Collection[str]) -> Iterator[Any]:
+        for part in parts:
+            if (table := table_at(self._place(part))) is not None:
+                yield table
+        own = set(parts)
         for path in sorted(self._rows.glob("[!.]*.parquet")):
-            table = None if path.stem in set(parts) else self._table(path.stem)
+            table = None if path.stem in own else table_at(path)
             if table is not None and table.num_rows and table.column("method")[0].as_py() not in labels:
-                tables.append(table)
-        found = needed("pyarrow").concat_tables([_schema().empty_table(), *tables])
-        self.write("rows.parquet", _parquet(found))
-        return found
-
-    def _table(self, part: str) -> Any:
-        """The rows of a part as a `pyarrow.Table`; None where it is not there, or was damaged."""
-        parquet, arrow = needed("pyarrow.parquet"), needed("pyarrow")
-        try:
-            content = (self._rows / f"{part}.parquet").read_bytes()  # given a path, a folder `a=1` on it adds a column
-            return parquet.read_table(arrow.BufferReader(content)).cast(_schema())
-        except _DAMAGED:
-            return None
-
-
-def _schema() -> Any:
-    arrow = needed("pyarrow")
-    fields = [(name, arrow.string()) for name in _TEXTS]
-    return arrow.schema([*fields, ("value", arrow.float64()), ("curve", arrow.list_(arrow.float32()))])
-
-
-def _parquet(table: Any) -> bytes:
-    sink = needed("pyarrow").BufferOutputStream()
-    needed("pyarrow.parquet").write_table(table, sink)
-    found: bytes = sink.getvalue().to_pybytes()
-    return found
-
-
-def _row(found: dict[str, Any]) -> Row:
-    curve = found.pop("curve")
-    return Row(**found, curve=None if curve is None else tuple(curve))
+                yield table
 
 
 def _facts(one: Map) -> dict[str, Any]:
@@ -206,17 +212,35 @@ def _unpacked(found: Any, told: Mapping[str, Any], side: Side, count: int) -> It
         yield Map(found[f"{side}{i}"], special, **facts)
 
 
+def _measured(before: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of each metric that earlier runs measured, by what they told in `run.json`."""
+    found, given = before.get("metrics"), before.get("metric_options")
+    if isinstance(found, dict):
+        return found
+    # Older runs told of metrics with options alone; any other may have been measured too, without options.
+    return {**{name: {} for name in told["metrics"]}, **(given if isinstance(given, dict) else {})}
+
+
 def _write(path: Path, content: bytes) -> Path:
+    with _placed(path) as beside:
+        beside.write_bytes(content)
+    return path
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """Where to write a file that is then renamed into its place. Raises SaveError where the disk is full."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        beside.write_bytes(content)
+        yield beside
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise SaveError(
             f"{str(path)!r} cannot be written ({error.strerror}): free some space or choose another folder."
         ) from error
-    return path
+    finally:
+        with suppress(OSError):
+            beside.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:
