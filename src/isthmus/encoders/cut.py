@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from isthmus.encoders.tower import Split, Tower
 
 
-class _Given(nn.Module):
+class Given(nn.Module):
     """Stands in for a module and returns a value in place of computing it."""
 
     def __init__(self, value: Tensor, *, as_tuple: bool = False) -> None:
+        """Keep the value, in a tuple where its readers expect one."""
         super().__init__()
         self._value = (value,) if as_tuple else value
 
     def forward(self, *_: Any, **__: Any) -> Any:
+        """The value, whatever is asked."""
         return self._value
 
 
@@ -80,10 +82,10 @@ def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
             stack.callback(hook.remove)
             rest = nn.ModuleList(list(blocks)[split.layer :])
         else:
-            rest = nn.ModuleList([_Given(hidden, as_tuple=split.as_tuple)])
-        stack.enter_context(_swapped(tower.owner, tower.stack, rest))
+            rest = nn.ModuleList([Given(hidden, as_tuple=split.as_tuple)])
+        stack.enter_context(swapped(tower.owner, tower.stack, rest))
         if tower.stem is not None and split.stem is not None:
-            stack.enter_context(_swapped(*tower.stem, _Given(split.stem[rows])))
+            stack.enter_context(swapped(*tower.stem, Given(split.stem[rows])))
         yield
 
 
@@ -92,12 +94,13 @@ def entered(tower: Tower, vectors: Tensor) -> Iterator[None]:
     """Within it, the tower's lookup gives `vectors`; a tower without one is left as it is."""
     with ExitStack() as stack:
         if tower.lookup is not None:
-            stack.enter_context(_swapped(*tower.lookup, _Given(vectors)))
+            stack.enter_context(swapped(*tower.lookup, Given(vectors)))
         yield
 
 
 @contextmanager
-def _swapped(owner: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+def swapped(owner: nn.Module, name: str, module: nn.Module) -> Iterator[None]:
+    """Within it, another module stands in an owner's place of that name."""
     original = owner._modules[name]
     try:
         owner._modules[name] = module
