@@ -325,7 +325,7 @@ def test_all_that_is_asked_for_is_written(call: Any, tmp_path: Path) -> None:
     assert {key[2] for key in rows} == {"gradcam", "random", "flat", "centre", "oracle"}
     assert {key[4] for key in rows} == {"text", ""}
     assert {key[5] for key in rows if key[3] == "insertion"} >= {"cosine", "cosine, remove"}
-    assert len({key[1] for key in rows if key[2] == "oracle"}) == 3  # 2, up to a whole batch
+    assert len({key[1] for key in rows if key[2] == "oracle"}) == 2
     markdown = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "- gradcam: layer 1\n" in markdown
     assert "ids in sample.txt" in markdown
@@ -351,6 +351,7 @@ def test_metrics_that_the_dataset_cannot_serve_are_told(call: Any, table: Path, 
         (["flickr8k"], "The dataset flickr8k needs root (--dataset-root), a folder with "),
         (["t.csv", "--methods", "magic"], "There is no method 'magic': "),
         (["t.csv", "--metrics", "magic"], "There is no metric 'magic': choose one of average-precision, "),
+        (["t.csv", "--methods", ""], "There is no method to judge: name at least one, see isthmus methods"),
         (["t.csv", "--metrics", ","], "There is nothing to evaluate: name at least one method and one metric."),
         (["t.csv", "--option", "nib.steps=2"], "There are options for 'nib', which is not evaluated: add it to the m"),
         (["t.csv", "--option", "gradcam.magic=2"], "gradcam has no option 'magic': it has "),
@@ -400,6 +401,41 @@ def test_other_settings_in_the_same_folder_are_refused(call: Any, table: Path, t
     code, _, _ = call(*command, "--limit", "2", "--overwrite")
     assert code == 0
     assert len({key[1] for key in rows_of(tmp_path / "out")}) == 2
+
+
+def test_another_option_of_a_method_is_refused_and_a_negative_seed_is_wrong_usage(
+    call: Any, table: Path, tmp_path: Path
+) -> None:
+    command = ["evaluate", table, "--methods", "gradcam", *QUICK, "--out", tmp_path / "out"]
+    assert call(*command)[0] == 0
+    code, _, said = call(*command, "--option", "gradcam.layer=1")
+    assert code == 1
+    assert said.splitlines()[-1].endswith(
+        "holds a run with another setting of gradcam: give another --out, or --overwrite."
+    )
+    for name in ("evaluate", "reproduce"):
+        code, printed, said = call(name, "table2" if name == "reproduce" else table, "--seed", "-1")
+        assert code == 2
+        assert "Traceback" not in printed + said
+
+
+def test_a_method_on_fewer_pairs_is_told(call: Any, table: Path, tmp_path: Path) -> None:
+    command = ["evaluate", table, *QUICK, "--out", tmp_path / "out", "--methods"]
+    assert call(*command, "gradcam")[0] == 0
+    lost = next(path for path in table.parent.iterdir() if path.suffix != ".csv")
+    whole = lost.read_bytes()
+    lost.write_bytes(b"")
+    code, _, said = call(*command, "chefer")
+    pairs = len({key[1] for key in rows_of(tmp_path / "out")})
+    assert code == 2
+    assert f"chefer is measured on {pairs - 1} of {pairs} pairs: ask for it again, and those" in said
+    assert f"- fewer pairs: chefer: {pairs - 1} of {pairs} pairs\n" in (tmp_path / "out" / "table.md").read_text(
+        "utf-8"
+    )
+    lost.write_bytes(whole)
+    code, _, said = call(*command, "chefer")
+    assert code == 0
+    assert "is measured on" not in said
 
 
 def test_an_option_comes_with_a_metric_that_is_added(call: Any, table: Path, tmp_path: Path) -> None:

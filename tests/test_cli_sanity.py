@@ -276,6 +276,23 @@ def test_bad_records_are_counted_and_listed(call: Any, table: Path, tmp_path: Pa
     assert not (tmp_path / "none").exists()
 
 
+def test_checks_that_one_pair_cannot_serve_are_told_and_the_others_made(call: Any, table: Path, tmp_path: Path) -> None:
+    code, _, said = call("sanity", table, "--methods", "gradcam,chefer", "--limit", "1", "--out", tmp_path / "out")
+    assert code == 0, said
+    assert "Not checked: caption-swap. Swapping captions needs at least two that differ: raise --limit.\n" in said
+    assert "Not checked: batch. A batch needs at least two pairs: raise --limit.\n" in said
+    assert {row["check"] for row in rows_of(tmp_path / "out")} == {"randomisation", "repeat", "agreement"}
+
+
+def test_a_block_that_is_not_there_is_told_before_anything_is_explained(
+    call: Any, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("isthmus.explainer.explain", None)
+    code, _, said = call("sanity", table, "--methods", "gradcam", "--blocks", "0,99")
+    assert code == 1
+    assert said.splitlines()[-1] == "isthmus: The image tower has no block 99: give 0 to 1."
+
+
 def test_pairs_of_one_picture_are_drawn_together(call: Any, table: Path, tmp_path: Path) -> None:
     command = ["sanity", table, "--text", "a dog", "--text", "two cats", "--captions", "all", "--methods", "gradcam"]
     command += ["--checks", "caption-swap", "--sides", "image"]
@@ -346,9 +363,12 @@ def test_cells_by_hand() -> None:
         (["t.csv", "--option", "gradcam"], "--option takes METHOD.NAME=VALUE"),
         (["t.csv", "--option", "gradcam.layer=9"], "layer=9 is out of range"),
         (["t.csv", "--captions", "worst"], "There is no choice 'worst' of captions: choose one of best, first, all"),
-        (["t.csv", "--limit", "1"], "Swapping captions needs at least two that differ: raise --limit, or leave capti"),
-        (["t.csv", "--text", "a dog"], "Swapping captions needs at least two that differ: "),
-        (["t.csv", "--limit", "1", "--checks", "batch"], "A batch needs at least two pairs: raise --limit, or leave "),
+        (["t.csv", "--limit", "1", "--checks", "batch"], "A batch needs at least two pairs: raise --limit."),
+        (["t.csv", "--blocks", "0,99"], "The image tower has no block 99: give 0 to 1."),
+        (
+            ["t.csv", "--text", "a dog", "--checks", "caption-swap"],
+            "Swapping captions needs at least two that differ: ",
+        ),
         (["t.csv", "--ids", "gone.txt"], "The list of ids 'gone.txt' cannot be read: "),
         (["--split", "val"], "--dataset-root, --split, --streaming and columns are for a DATASET: name one."),
         (["t.csv", "--out", "t.csv"], "'t.csv' is a file: give --out a folder."),
@@ -369,7 +389,7 @@ def test_errors_are_one_line_and_nothing_is_written(
 
 
 def test_wrong_usage_exits_2(call: Any) -> None:
-    for arguments in (["--limit", "0"], ["--sides", "none"], ["a", "b"], ["--seed", "x"]):
+    for arguments in (["--limit", "0"], ["--sides", "none"], ["a", "b"], ["--seed", "x"], ["--seed", "-1"]):
         assert call("sanity", *arguments)[0] == 2
 
 

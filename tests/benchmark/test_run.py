@@ -23,7 +23,7 @@ from conftest import EXAMPLES, picture
 from isthmus.benchmark.plan import Plan, metrics_of
 from isthmus.benchmark.run import COSTS, Outcome, run
 from isthmus.benchmark.spec import Spec, specs_of
-from isthmus.benchmark.summary import summarise
+from isthmus.benchmark.summary import fewer_pairs, summarise
 from isthmus.datasets import BoxShape, Failure, Region, Sample, Truth
 from isthmus.errors import InputError, IsthmusError, ModelError, OptionError, SaveError
 from isthmus.methods import METHODS
@@ -363,18 +363,72 @@ def test_methods_of_an_earlier_run_in_the_folder_stay_in_the_rows(tiny: Any, tmp
     assert {key[2] for key in after if key not in before} == {"chefer"}
 
 
-def test_other_options_of_a_method_are_another_part(tiny: Any, tmp_path: Path, calls: list[Any]) -> None:
+def test_other_options_under_a_label_are_refused_and_stand_beside_under_another(
+    tiny: Any, tmp_path: Path, calls: list[Any]
+) -> None:
     samples = samples_of(NAMES[:2])
 
-    def plan(layer: int) -> Plan:
-        return Plan(tiny, "toy", samples, (Spec("x", "gradcam", {"layer": layer}),), (MEAN,))
+    def plan(label: str, layer: int, preset: str | None = None) -> Plan:
+        return Plan(tiny, "toy", samples, (Spec(label, "gradcam", {"layer": layer}, preset),), (MEAN,))
 
-    first, second = values_of(run(plan(0), tmp_path)), values_of(run(plan(1), tmp_path))
+    first = values_of(run(plan("x", 0), tmp_path))
+    for other in (plan("x", 1), plan("x", 0, "paper")):
+        with pytest.raises(OptionError, match="holds a run with another setting of x: give another --out"):
+            run(other, tmp_path)
+    assert len(calls) == 1
+    both = values_of(run(plan("y", 1), tmp_path))
+    assert first.items() < both.items()
+    assert {key[2] for key in both} == {"x", "y"}
+    assert values_of(run(plan("x", 0), tmp_path)) == both
     assert len(calls) == 2
-    assert set(first) == set(second)
-    assert first != second
-    assert values_of(run(plan(0), tmp_path)) == first
-    assert len(calls) == 2
+    told = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert told["methods"] == {"x": ["gradcam", {"layer": 0}, None], "y": ["gradcam", {"layer": 1}, None]}
+    del told["methods"]  # as an older run left it
+    (tmp_path / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    assert values_of(run(plan("x", 0), tmp_path)) == both
+
+
+def test_the_oracle_is_of_so_many_pairs_and_goes_on_where_more_are_asked_for(tiny: Any, tmp_path: Path) -> None:
+    def oracle_of(pairs: int, folder: str = "out") -> dict[tuple[str, ...], Any]:
+        metrics = metrics_of(["insertion"])
+        plan = plan_of(tiny, None, ["gradcam"], metrics, ("oracle",), oracle_pairs=pairs, sides=("text",))
+        return {key: row for key, row in rows_of(run(plan, tmp_path / folder)).items() if key[2] == "oracle"}
+
+    assert not oracle_of(0)
+    three = oracle_of(3)
+    assert {key[1] for key in three} == set(NAMES[:3])
+    five = oracle_of(5)
+    assert {key[1] for key in five} == set(NAMES)
+    whole = oracle_of(5, "whole")
+    for key, (value, _) in (three | five).items():
+        assert value == pytest.approx(whole[key][0], abs=1e-5, nan_ok=True)
+
+
+def test_a_picture_that_is_lost_later_takes_no_row_with_it(tiny: Any, tmp_path: Path) -> None:
+    shutil.copytree(EXAMPLES, tmp_path / "in")
+    samples = samples_of(NAMES[:3], tmp_path / "in")
+    out, methods = tmp_path / "out", ["gradcam"]
+    before = rows_of(run(plan_of(tiny, samples, methods, batch_size=3), out))
+    whole = (tmp_path / "in" / "dog.jpg").read_bytes()
+    (tmp_path / "in" / "dog.jpg").unlink()
+    for one in (MEAN, LARGEST):  # all rows of these are there, so nothing needs the picture
+        again = run(plan_of(tiny, samples, methods, [one], batch_size=3), out)
+        assert rows_of(again) == before
+        assert not again.failed
+    third = measured("third", lambda judged, side: judged.scores(side).nansum(1))
+    added = run(plan_of(tiny, samples, [*methods, "chefer"], [MEAN, third], batch_size=3), out)
+    assert [one.id for one in added.failed] == ["dog"]
+    found = rows_of(added)
+    assert before.keys() < found.keys()
+    assert {key: found[key] for key in before if key[3] not in COSTS} == {
+        key: row for key, row in before.items() if key[3] not in COSTS
+    }
+    assert {key[1] for key in found if key[2] == "chefer" or key[3] == "third"} == {"bear", "bird"}
+    assert fewer_pairs(added.rows) == {"chefer": (2, 3)}  # and the new metric is of the same two for all
+    (tmp_path / "in" / "dog.jpg").write_bytes(whole)
+    mended = run(plan_of(tiny, samples, [*methods, "chefer"], [MEAN, third], batch_size=3), out)
+    assert not fewer_pairs(mended.rows)
+    assert {key[1] for key in rows_of(mended) if key[3] == "third"} == set(NAMES[:3])
 
 
 def test_a_folder_of_something_else_is_refused(tiny: Any, tmp_path: Path) -> None:
@@ -753,7 +807,7 @@ def test_the_oracle_is_there_for_its_pairs_and_metrics_alone(tiny: Any, tmp_path
     )
     found = rows_of(run(plan, tmp_path))
     pairs = {key[1] for key in found if key[2] == "oracle"}
-    assert pairs == set(NAMES[:4])  # 3, up to a whole batch of 2
+    assert pairs == set(NAMES[:3])
     assert {key[3] for key in found if key[2] == "oracle"} == {metric.name for metric in metrics if metric.oracle}
     assert {key[3] for key in found if key[2] == "flat"} == {metric.name for metric in metrics}
     variants = ("cosine", "margin", "cosine normalised", "margin normalised")

@@ -112,9 +112,10 @@ def _placed(figure: str, root: Path | None) -> Path:
         for path in (root / f"{name}.json", root / name):
             if path.exists():
                 return path
+    where = "which is not given" if root is None else f"and it is not in {str(root)!r}"
     raise InputError(
-        f"{figure} needs {_PLACES[figure][0]} in --dataset-root, and it is not in {str(root)!r}: give its folder, or a "
-        "picture of your own with --image and --text."
+        f"{figure} needs {_PLACES[figure][0]} in --dataset-root, {where}: give its folder, or a picture of your own "
+        "with --image and --text."
     )
 
 

@@ -40,7 +40,7 @@ class Plan:
         choice: which caption is judged, see `isthmus.benchmark.choosing`.
         seed: of all random draws.
         batch_size: pairs at once; `preset="paper"` depends on it.
-        oracle_pairs: the greedy oracle, which is dear, is made for so many pairs, up to a whole batch.
+        oracle_pairs: the greedy oracle, which is dear, is made for so many pairs, the first ones.
         sides: the sides that are judged.
         only: the variants that are measured; None for all.
     """
@@ -113,10 +113,8 @@ class Plan:
         """The metrics that ask a question."""
         return [one for one in self.metrics if one.question == question and set(one.sides) & set(self.sides)]
 
-    def wanted(self, spec: Spec, question: Question, start: int) -> list[Wanted]:
-        """What is measured of a spec on the batch that begins at pair `start`."""
-        if spec.method == ORACLE and start >= self.oracle_pairs:
-            return []
+    def wanted(self, spec: Spec, question: Question) -> list[Wanted]:
+        """What is measured of a spec."""
         return [
             (metric, side, name, options)
             for metric in self.metrics_of(question)
@@ -129,7 +127,8 @@ class Plan:
     def settings(self) -> dict[str, Any]:
         """What must be the same for a run to go on; methods and metrics may be added.
 
-        `metrics` are the options of each metric, which must be the same where it was measured before.
+        `metrics` are the options of each metric and `methods` those of each label, which must be the same where it was
+        measured before.
         """
         return {
             "dataset": self.dataset,
@@ -144,6 +143,7 @@ class Plan:
             "batch_size": self.batch_size,
             "replacements": list(self.replacements),
             "metrics": {one.name: jsonable(self.metric_options.get(one.name, {})) for one in self.metrics},
+            "methods": {one.label: one.told for one in self.specs if not one.trivial},
         }
 
 

@@ -10,7 +10,7 @@ from isthmus.benchmark.plan import Plan
 from isthmus.benchmark.plots import save_plots
 from isthmus.benchmark.run import Outcome
 from isthmus.benchmark.spec import Spec
-from isthmus.benchmark.summary import PairedTestRow, SummaryRow, paired_tests_of, summarise
+from isthmus.benchmark.summary import PairedTestRow, SummaryRow, fewer_pairs, paired_tests_of, summarise
 from isthmus.benchmark.table import grid_csv, to_csv, to_latex, to_markdown
 from isthmus.export import write_files
 
@@ -47,7 +47,8 @@ def report(plan: Plan, outcome: Outcome, folder: Path, *, plots: bool = True) ->
     """
     summary = summarise(outcome.rows, seed=plan.seed)
     tests = paired_tests_of(outcome.rows, seed=plan.seed)
-    above = about(plan)
+    fewer = {name: f"{count} of {most} pairs" for name, (count, most) in fewer_pairs(outcome.rows).items()}
+    above = about(plan) | ({"fewer pairs": ", ".join(map(": ".join, fewer.items()))} if fewer else {})
     texts = {
         "table.md": to_markdown(summary, tests=tests, about=above),
         "table.tex": to_latex(summary, tests=tests, about=above),

@@ -118,7 +118,7 @@ def reproduce(
         outcome = run(plan, folder / dataset.places[0], overwrite=overwrite, progress=progress)
         summary = summarise(outcome.rows, seed=seed)
         found.lines += _passes(summary) if table == "table8" else _lines(table, dataset, summary)
-        found.about[dataset.title] = _sample(place, samples, outcome)
+        found.about[dataset.title] = _sample(place, samples, outcome, Path(dataset.places[0]) / "sample.txt")
         found.failed += [*bad, *outcome.failed]
         found.refused |= outcome.refused
     for dataset in DATASETS:
@@ -142,9 +142,9 @@ def _about(model: DualEncoder, seed: int, options: Mapping[str, Mapping[str, Any
     return found
 
 
-def _sample(place: Path, samples: Sequence[Any], outcome: Outcome) -> str:
+def _sample(place: Path, samples: Sequence[Any], outcome: Outcome, ids: Path) -> str:
     pairs = len(set(outcome.rows.column("pair").to_pylist()))
-    return f"{pairs} pairs of {len(samples)} samples of {place.name}, ids in sample.txt"
+    return f"{pairs} pairs of {len(samples)} samples of {place.name}, ids in {ids.as_posix()}"
 
 
 def _lines(table: str, dataset: PaperDataset, summary: Sequence[SummaryRow]) -> list[Line]:

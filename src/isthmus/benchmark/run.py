@@ -126,7 +126,7 @@ class _Work:
         if not found:
             raise InputError(f"{next(iter(self.outcome.skipped.values()))}: choose another sample or other metrics.")
         for spec in plan.specs:
-            if not spec.trivial and not any(plan.wanted(spec, batch.question, 0) for batch in found):
+            if not spec.trivial and not any(plan.wanted(spec, batch.question) for batch in found):
                 sides = " and ".join(spec.sides)
                 self.outcome.refused[spec.label] = (
                     f"{spec.method} explains the {sides} alone, which no metric asks for."
@@ -168,18 +168,33 @@ class _Work:
 
     def part(self, batch: _Batch, spec: Spec) -> None:
         """Make the rows of one part that are not there yet."""
-        wanted = self.plan.wanted(spec, batch.question, batch.start)
-        if not wanted or spec.label in self.outcome.refused:
+        wanted, ids = self.plan.wanted(spec, batch.question), self._due(batch, spec)
+        if not wanted or not ids or spec.label in self.outcome.refused:
             return
-        rows = self.store.rows(batch.part(spec))
-        if _missing(wanted, rows) or not _of(rows, [item.id for item in batch.items]):
+        rows = self._kept(batch, spec)
+        if rows:
+            self.served.add(spec.label)
+        if _missing(wanted, rows, ids):
             pairs, pictures = self._opened(batch)
-            if pairs is None:
+            due = [] if pairs is None else [name for name in pairs.ids if name in ids]
+            if pairs is None or not _missing(wanted, rows, due):
                 return
-            whole = not _missing(wanted, rows) and _of(rows, pairs.ids)
-            if not whole and not self._measured(batch, spec, pairs, pictures, rows, wanted):
-                return
-        self.served.add(spec.label)
+            if len(due) < len(pairs):
+                pairs, pictures = some_of(pairs, pictures, [pairs.ids.index(name) for name in due])
+            self._measured(batch, spec, pairs, pictures, rows, wanted)
+
+    def _kept(self, batch: _Batch, spec: Spec) -> list[Row]:
+        """The rows of a part; those of pairs that stood in this batch before a picture came back are in another one."""
+        ids, there = {item.id for item in batch.items}, self.store.rows(batch.part(spec))
+        rows = [row for row in there if row.pair in ids]
+        if len(rows) < len(there):
+            self.store.keep_rows(batch.part(spec), rows)
+        return rows
+
+    def _due(self, batch: _Batch, spec: Spec) -> list[str]:
+        """The pairs of a batch that are measured under a spec: all but for the oracle."""
+        ids = [item.id for item in batch.items]
+        return ids[: max(0, self.plan.oracle_pairs - batch.start)] if spec.method == ORACLE else ids
 
     def _opened(self, batch: _Batch) -> tuple[Pairs | None, list[Any]]:
         if batch.found is None:
@@ -194,8 +209,8 @@ class _Work:
         pictures: Sequence[Any],
         rows: list[Row],
         wanted: Sequence[Wanted],
-    ) -> bool:
-        """Add what is missing to the rows of a part and keep them; False where the method fails on all of it."""
+    ) -> None:
+        """Add what is missing to the rows of a part and keep them."""
         try:
             found = self._judged(batch, spec, pairs, pictures)
         except SaveError:
@@ -204,23 +219,24 @@ class _Work:
             self.lost.setdefault(spec.label, []).append((pairs.ids, str(error)))
             if isinstance(error, OptionError) and spec.label not in self.served:
                 self.outcome.refused[spec.label] = str(error)
-            return False
+            return
         if found is None:
-            return False
+            return
+        self.served.add(spec.label)
         pairs, judged, cost = found
-        if not _of(rows, pairs.ids):  # other pictures could be read then, or other pairs explained
-            rows = []
-        missing = _missing(wanted, rows)
+        missing = _missing(wanted, rows, pairs.ids)
+        new: list[Row] = []
         for metric, side, variant, options in missing:
             values, curves = measured(pairs, judged, metric, side, options)
-            rows += self._rows(batch, pairs, spec, (metric.name, side, variant), values, curves)
+            new += self._rows(batch, pairs, spec, (metric.name, side, variant), values, curves)
         if missing and cost is not None and batch.question == "caption":
-            rows = [row for row in rows if row.metric not in COSTS]
             for name in COSTS:
-                rows += self._rows(batch, pairs, spec, (name, "", ""), [vars(cost)[name]] * len(pairs))
+                new += self._rows(batch, pairs, spec, (name, "", ""), [vars(cost)[name]] * len(pairs))
         if missing:
-            self.store.keep_rows(batch.part(spec), rows)
-        return True
+            if spec.preset == "paper" and {row.pair for row in rows} != set(pairs.ids):
+                rows = []  # such maps depend on the other pairs of the batch, so these are of other maps
+            order = [item.id for item in batch.items]
+            self.store.keep_rows(batch.part(spec), _joined(rows, new, order))
 
     def _judged(
         self, batch: _Batch, spec: Spec, pairs: Pairs, pictures: Sequence[Any]
@@ -273,11 +289,16 @@ class _Work:
         ]
 
 
-def _missing(wanted: Sequence[Wanted], rows: Sequence[Row]) -> list[Wanted]:
-    there = {(row.metric, row.side, row.variant) for row in rows}
-    return [one for one in wanted if (one[0].name, one[1], one[2]) not in there]
+def _missing(wanted: Sequence[Wanted], rows: Sequence[Row], ids: Sequence[str]) -> list[Wanted]:
+    """What at least one of the pairs has no row of."""
+    there = {(row.metric, row.side, row.variant, row.pair) for row in rows}
+    return [one for one in wanted if any((one[0].name, one[1], one[2], name) not in there for name in ids)]
 
 
-def _of(rows: Sequence[Row], ids: Sequence[str]) -> bool:
-    """Whether rows are of exactly these pairs; no rows are of any."""
-    return not rows or {row.pair for row in rows} == set(ids)
+def _joined(rows: Sequence[Row], new: Sequence[Row], order: Sequence[str]) -> list[Row]:
+    """Rows and new ones, which stand in place of older ones; those of one variant together, as the pairs come."""
+    found: dict[tuple[str, str, str], dict[str, Row]] = {}
+    for row in (*rows, *new):
+        found.setdefault((row.metric, row.side, row.variant), {})[row.pair] = row
+    place = {name: i for i, name in enumerate(order)}
+    return [row for own in found.values() for row in sorted(own.values(), key=lambda row: place[row.pair])]

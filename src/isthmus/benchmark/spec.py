@@ -47,9 +47,13 @@ class Spec:
     @property
     def key(self) -> str:
         """A file name that changes with the method's options."""
-        told = [self.method, jsonable(self.options), self.preset]
-        digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(self.told, sort_keys=True, default=str).encode()).hexdigest()[:8]
         return f"{safe_name(self.label)}-{digest}"
+
+    @property
+    def told(self) -> list[Any]:
+        """The method, its options and its preset, as JSON holds them."""
+        return [self.method, jsonable(self.options), self.preset]
 
 
 def check_options(method: str, given: Mapping[str, Any]) -> None:

@@ -68,7 +68,7 @@ class Store:
         """Make the folder, or go on in one of the same settings.
 
         Args:
-            settings: see `isthmus.benchmark.plan.Plan.settings`. Those of its metrics join those of earlier runs.
+            settings: see `isthmus.benchmark.plan.Plan.settings`. Those of metrics and methods join earlier ones.
             overwrite: begin anew.
 
         Raises:
@@ -81,6 +81,7 @@ class Store:
             before = _read(path)
             self._check(before, told)
             told["metrics"] = _measured(before, told) | told["metrics"]
+            told["methods"] = _methods(before) | told["methods"]
         try:
             for place in (self._rows, self._maps, self._texts):
                 place.mkdir(parents=True, exist_ok=True)
@@ -101,12 +102,14 @@ class Store:
                 f"The folder {str(self.folder)!r} holds the run.json of something else: give another --out, or "
                 "--overwrite."
             )
-        alike = told.keys() & before.keys() - {"metrics"}
+        alike = told.keys() & before.keys() - {"metrics", "methods"}
         differs = [name.replace("_", " ") for name in told if name in alike and before[name] != told[name]]
         measured = _measured(before, told)
         metrics = [name for name, options in told["metrics"].items() if measured.get(name, options) != options]
-        if metrics:
-            differs.append(f"setting of {' and '.join(metrics)}")
+        methods = _methods(before)
+        labels = [label for label, options in told["methods"].items() if methods.get(label, options) != options]
+        if metrics or labels:
+            differs.append(f"setting of {' and '.join((*metrics, *labels))}")
         if differs:
             names = ", ".join(differs)
             raise OptionError(
@@ -219,6 +222,12 @@ def _measured(before: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, A
         return found
     # Older runs told of metrics with options alone; any other may have been measured too, without options.
     return {**{name: {} for name in told["metrics"]}, **(given if isinstance(given, dict) else {})}
+
+
+def _methods(before: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of each label of earlier runs; older ones told of none."""
+    found = before.get("methods")
+    return found if isinstance(found, dict) else {}
 
 
 def _write(path: Path, content: bytes) -> Path:

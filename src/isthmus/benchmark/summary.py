@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -178,6 +179,25 @@ def paired_tests_of(
         for one in paired_tests(tested, clusters=group.samples, reference=reference, level=level, seed=seed):
             figures = one.difference, one.low, one.high, one.p, one.p_corrected
             found.append(PairedTestRow(*key, one.first, one.second, one.pairs, *figures))
+    return found
+
+
+def fewer_pairs(rows: Rows) -> dict[str, tuple[int, int]]:
+    """The methods that were measured on fewer pairs than another one: on how many, and of how many.
+
+    A pair whose value is not finite was measured; the oracle has fewer pairs by intention. See `grouped` for rows.
+    """
+    counts: dict[Any, dict[str, int]] = {}
+    columns = (rows.column(name).to_pylist() for name in (*_KEY, "method"))
+    for (*key, method), count in Counter(zip(*columns, strict=True)).items():
+        if method not in TRIVIAL and key[1] not in COSTS:
+            counts.setdefault(tuple(key), {})[method] = count
+    found: dict[str, tuple[int, int]] = {}
+    for own in counts.values():
+        most = max(own.values())
+        for method, count in own.items():
+            if count < most:
+                found[method] = min(found.get(method, (count, most)), (count, most))
     return found
 
 

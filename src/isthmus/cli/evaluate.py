@@ -71,7 +71,7 @@ def evaluate(
     preset: Annotated[str | None, typer.Option(help='"paper" for every method that has it.')] = None,
     oracle: Annotated[int, typer.Option(min=0, help="Pairs for the greedy oracle of insertion and deletion.")] = 48,
     sides: Annotated[Sides, typer.Option(help="Sides to judge.")] = Sides.both,
-    seed: Annotated[int, typer.Option(help="Names the sample, and all random draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Names the sample, and all random draws.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 32,
     model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -95,7 +95,12 @@ def evaluate(
         needed(library)  # rather than after hours
     chosen = metrics_of(_names(metrics))
     dear = (ORACLE,) if oracle and any(metric.oracle for metric in chosen) else ()
-    specs = specs_of(_names(methods) or (), options=_options(option or ()), preset=preset, trivial=(*TRIVIAL, *dear))
+    names = _names(methods)
+    if not names:
+        raise OptionError(
+            "There is no method to judge: name at least one, see isthmus methods; random, flat and centre too."
+        )
+    specs = specs_of(names, options=_options(option or ()), preset=preset, trivial=(*TRIVIAL, *dear))
     opened = open_dataset(
         dataset,
         root=dataset_root,
@@ -229,6 +234,7 @@ def _cell(row: SummaryRow) -> str:
 
 
 def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], folder: Path) -> None:
+    from isthmus.benchmark.summary import fewer_pairs
     from isthmus.cli.screen import output
 
     console = output()
@@ -239,6 +245,8 @@ def _finish(outcome: Outcome, samples: Sequence[Sample], paths: Sequence[Path], 
     )
     for label, reason in outcome.refused.items():
         note(f"{label} has no result: {reason}")
+    for label, (count, most) in fewer_pairs(outcome.rows).items():
+        note(f"{label} is measured on {count} of {most} pairs: ask for it again, and those that can be are added.")
     if outcome.failed:
         console.print(
             f"{len(outcome.failed)} failed, listed in {folder / 'failures.csv'}:", markup=False, soft_wrap=True

@@ -50,7 +50,7 @@ def reproduce(
     image: Annotated[str | None, typer.Option(help="A picture of your own (figures).")] = None,
     text: Annotated[list[str] | None, typer.Option(help="What is asked of it. May be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/WHAT")] = None,
-    seed: Annotated[int, typer.Option(help="Names the sample.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Names the sample.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,

@@ -65,7 +65,9 @@ def sanity(
         list[str] | None, typer.Option(metavar="METHOD.NAME=VALUE", help="An option of a method. May be repeated.")
     ] = None,
     sides: Annotated[Sides, typer.Option(help="Sides to check.")] = Sides.both,
-    seed: Annotated[int, typer.Option(help="Names the sample, the weights that are drawn and the intervals.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Names the sample, the weights that are drawn and the intervals.")
+    ] = 0,
     model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -102,7 +104,9 @@ def sanity(
     samples, failed = sampled(opened, limit=limit, seed=seed, ids=None if ids is None else read_ids(ids))
     loaded = _loaded(model, device, dtype)
     pairs = _pairs(loaded, samples, captions, opened.name, failed)
-    plan.check_texts(pairs)
+    plan, lacking = plan.fitting(loaded, pairs)
+    for check, why in lacking.items():
+        note(f"Not checked: {check}. {why}")
     with bar("Checking") as progress:
         rows, refused = measured(loaded, pairs, plan, progress=progress)
     head = f"{loaded.name} on {len(pairs.texts)} pairs of {opened.name}, seed {seed}"

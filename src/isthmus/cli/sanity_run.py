@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isthmus.errors import InputError, IsthmusError, OptionError
@@ -89,13 +89,28 @@ class Plan:
         if set(self.checks) & set(_WITH_INTERVALS):
             needed("scipy.stats")
 
-    def check_texts(self, pairs: Checked) -> None:
-        """Raise InputError where all captions to be swapped are one, or a batch would be of one pair."""
-        mend = "raise --limit, or leave {} out of --checks."
-        if "caption-swap" in self.checks and len(set(pairs.texts)) < 2:
-            raise InputError(f"Swapping captions needs at least two that differ: {mend.format('caption-swap')}")
-        if "batch" in self.checks and len(pairs.texts) < 2:
-            raise InputError(f"A batch needs at least two pairs: {mend.format('batch')}")
+    def fitting(self, model: DualEncoder, pairs: Checked) -> tuple[Plan, dict[str, str]]:
+        """The plan without the checks that these pairs are too few for, and for each of these why.
+
+        Raises:
+            InputError: no check is left.
+            OptionError: the model has no such block.
+        """
+        from isthmus.metrics.sanity import chosen_blocks
+
+        lacking = {}
+        if len(set(pairs.texts)) < 2:
+            lacking["caption-swap"] = "Swapping captions needs at least two that differ: raise --limit."
+        if len(pairs.texts) < 2:
+            lacking["batch"] = "A batch needs at least two pairs: raise --limit."
+        lacking = {name: why for name, why in lacking.items() if name in self.checks}
+        left = tuple(name for name in self.checks if name not in lacking)
+        if not left:
+            raise InputError(next(iter(lacking.values())))
+        if "randomisation" in left:
+            for side in self.sides:
+                chosen_blocks(model.tower(side), self.blocks)
+        return replace(self, checks=left), lacking
 
 
 def measured(

@@ -100,7 +100,7 @@ def weight_randomisation(
     """
     _paired(images, texts)
     rows, chosen = [], _sides(method, sides)
-    wanted = {side: _blocks(model.tower(side), steps) for side in chosen}
+    wanted = {side: chosen_blocks(model.tower(side), steps) for side in chosen}
     with lock_of(model.model):
         for side in chosen:
             before = _maps(model, images, texts, method, side, options)
@@ -112,14 +112,13 @@ def weight_randomisation(
     return rows
 
 
-def _blocks(tower: Tower, steps: Sequence[int] | None) -> list[int]:
+def chosen_blocks(tower: Tower, steps: Sequence[int] | None) -> list[int]:
     """Numbers of blocks, from the last to the first."""
     found = set()
     for step in range(tower.depth) if steps is None else steps:
-        layer = tower.resolve(step if step >= 0 else step - 1)  # -1 is the last block, as the state behind it is -2
-        if layer == tower.depth:
+        if not -tower.depth <= step < tower.depth:
             raise OptionError(f"The {tower.side} tower has no block {step}: give 0 to {tower.depth - 1}.")
-        found.add(layer)
+        found.add(step % tower.depth)
     if not found:
         raise OptionError("There is no block to draw anew: give at least one in steps.")
     return sorted(found, reverse=True)
