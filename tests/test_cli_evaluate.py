@@ -438,6 +438,20 @@ def test_a_method_on_fewer_pairs_is_told(call: Any, table: Path, tmp_path: Path)
     assert "is measured on" not in said
 
 
+def test_rows_of_one_picture_are_one_sample(call: Any, table: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as parquet
+
+    first, second = [path.name for path in sorted(table.parent.iterdir()) if path.suffix != ".csv"][:2]
+    table.write_text(f"image,text\n{first},a dog\n{first},a cat\n{second},a bird\n", encoding="utf-8")
+    assert call("evaluate", table, "--methods", "gradcam", *QUICK, "--out", tmp_path / "out")[0] == 0
+    rows = parquet.ParquetFile(tmp_path / "out" / "rows.parquet").read().to_pylist()
+    assert {(row["pair"], row["sample"]) for row in rows} == {
+        (first, first),
+        (f"{first}#2", first),
+        (second, second),
+    }
+
+
 def test_an_option_comes_with_a_metric_that_is_added(call: Any, table: Path, tmp_path: Path) -> None:
     command = ["evaluate", table, "--methods", "gradcam", "--limit", 2, "--sides", "text", "--out", tmp_path / "out"]
     command += ["--oracle", "0", "--no-plots", "--metrics"]

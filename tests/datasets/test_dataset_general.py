@@ -49,7 +49,7 @@ def test_a_folder_of_pictures_with_texts_beside_them(tmp_path: Path) -> None:
     samples, reasons = split_up(open_dataset(tmp_path))
     assert samples["a.png"].texts == ("a dog", "a cat")
     assert samples["a.png"].image == tmp_path / "a.png"
-    assert samples["deep_b.jpg"].texts == ("a bear",)
+    assert samples["deep/b.jpg"].texts == ("a bear",)
     assert list(reasons) == ["c.png"]
     given, none = split_up(open_dataset(tmp_path, texts=["a thing"]))
     assert {sample.texts for sample in given.values()} == {("a thing",)}
@@ -258,7 +258,7 @@ def test_a_shard_that_is_cut_off_keeps_what_came_before(tmp_path: Path) -> None:
     (tmp_path / "set-train-000.tar").write_bytes(whole[:700])
     samples, reasons = split_up(open_dataset(tmp_path))
     assert "set-val-001/000" in samples
-    assert "set-train-000.tar" in reasons
+    assert list(reasons) == ["set-train-000.tar"]
     assert "cannot be read" in reasons["set-train-000.tar"]
 
 

@@ -87,7 +87,7 @@ def test_a_stream_of_nothing_but_bad_records_ends() -> None:
 
 def test_ids_that_repeat_are_told_apart() -> None:
     found = list(dataset(["a", "b", "a", "c\nd", "a"]))
-    assert [item.id for item in found] == ["a", "b", "a#2", "c d", "a#3"]
+    assert [item.id for item in found] == ["a", "b", "a#2", "c\\x0ad", "a#3"]
     assert [item.id for item in dataset(["a", "b", "a"], bad=("b",))] == ["a", "b", "a#2"]
 
 

@@ -22,7 +22,7 @@ class Row:
     """One number: of a pair, a method, and a variant of a metric on a side.
 
     Attributes:
-        sample: the id of the sample that the pair is of; several pairs may be of one.
+        sample: the picture that the pair is of, see `isthmus.datasets.Sample`; several pairs may be of one.
         curve: of insertion and deletion, the score at equal steps.
     """
 

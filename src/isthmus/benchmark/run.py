@@ -282,7 +282,7 @@ class _Work:
         curves: Sequence[Curve] | None = None,
     ) -> list[Row]:
         """Rows of a metric, a side and a variant."""
-        samples = {item.id: item.sample.id for item in batch.items}
+        samples = {item.id: item.sample.picture for item in batch.items}
         return [
             Row(self.plan.dataset, name, samples[name], spec.label, *of, float(value), line)
             for name, value, line in zip(pairs.ids, values, curves or [None] * len(pairs), strict=True)

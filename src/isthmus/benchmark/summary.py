@@ -42,7 +42,7 @@ class Group:
 
     Attributes:
         values: for each method `(N,)`, NaN for a pair that it has no value of; pairs are in the order of their ids.
-        samples: `(N,)` the sample of each pair; pairs of one sample are resampled together.
+        samples: `(N,)` the picture of each pair; pairs of one picture are resampled together.
     """
 
     values: dict[str, Array]

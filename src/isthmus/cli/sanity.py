@@ -173,7 +173,7 @@ def _pairs(model: DualEncoder, samples: Sequence[Sample], choice: str, dataset: 
     if pairs is None:
         first = f" (the first, {failed[0].id!r}: {failed[0].reason.rstrip('.')})" if failed else ""
         raise InputError(f"None of the {len(samples)} samples of {dataset} can be used{first}: choose other samples.")
-    of = {item.id: item.sample.id for item in items}
+    of = {item.id: item.sample.picture for item in items}
     return Checked(tuple(pictures), tuple(pairs.texts), tuple(of[name] for name in pairs.ids))
 
 

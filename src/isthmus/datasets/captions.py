@@ -12,7 +12,7 @@ from isthmus.datasets.options import Items, Options, Reader, same_split
 from isthmus.datasets.records import Failure
 from isthmus.datasets.rows import PICTURES, TEXTS
 from isthmus.datasets.sample import Sample
-from isthmus.datasets.values import BadRecordError, existing, texts_of
+from isthmus.datasets.values import BadRecordError, existing, file_name, texts_of
 from isthmus.errors import InputError
 
 FOLDERS = ("images", "Images", "pictures")
@@ -138,6 +138,8 @@ def _samples(records: Iterable[Captioned | Failure], folder: Path, options: Opti
             continue
         name = record.file.rpartition("/")[2]
         try:
-            yield Sample(name, existing(folder / record.file), options.texts or texts_of(record.texts))
+            path = existing(folder / record.file)
+            texts = options.texts or texts_of(record.texts)
+            yield Sample(name, path, texts, picture=file_name(path, folder))  # names may repeat in other folders
         except BadRecordError as error:
             yield Failure(name, str(error))

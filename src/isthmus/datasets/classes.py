@@ -75,4 +75,5 @@ def _sample(one: Labelled, names: Mapping[str, str], options: Options) -> Sample
     name = first_name(names[one.wnid])
     regions = tuple(Region(name, inclusive_box(box)) for box in one.boxes)
     texts = options.texts or (class_caption(names[one.wnid], options),)
-    return Sample(one.file.name, existing(one.file), texts, Truth(regions, label=name))
+    path, truth = existing(one.file), Truth(regions, label=name)
+    return Sample(one.file.name, path, texts, truth, picture=f"{one.wnid}/{one.file.name}")

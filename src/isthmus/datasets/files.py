@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ def need(root: Path, names: Sequence[str], dataset: str) -> Path:
             f"{dataset} needs {' or '.join(names)} in {str(root)!r}: give the folder that holds it as root."
         )
     return found
+
+
+def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files of some kinds in a folder to its depths, past what is hidden and the results that Isthmus wrote there."""
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and not _results(Path(where) / name)]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(where) / name
+
+
+def _results(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("run.json", "explanation.json", "1/explanation.json"))
 
 
 def picture_folder(root: Path, folders: Sequence[str], names: Sequence[str], dataset: str) -> Path:

@@ -15,7 +15,7 @@ from isthmus.datasets.options import Items, Options, Reader
 from isthmus.datasets.records import Failure
 from isthmus.datasets.regions import inclusive_box, object_region
 from isthmus.datasets.sample import Region, Sample, Truth
-from isthmus.datasets.values import BadRecordError, existing, texts_of
+from isthmus.datasets.values import BadRecordError, existing, file_name, texts_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import InputError, OptionError
 
@@ -93,7 +93,8 @@ def _sample(name: str, record: Mapping[str, Any], folder: Path, options: Options
     texts = texts_of(captions if captions is not None else record.get("caption"))
     truth, texts = _truth(record, path, folder, texts, options)
     padded = "original_width" in record or "original_height" in record
-    return Sample(name, _uncovered(path, record) if padded else path, options.texts or texts, truth)
+    image = _uncovered(path, record) if padded else path
+    return Sample(name, image, options.texts or texts, truth, picture=file_name(path, folder))
 
 
 def _file(record: Mapping[str, Any], folder: Path) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from isthmus.datasets.captions import read_caption_file
@@ -15,12 +16,13 @@ from isthmus.datasets.folders import read_folder
 from isthmus.datasets.huggingface import read_huggingface
 from isthmus.datasets.index import read_index
 from isthmus.datasets.options import ClassNames, Items, Options, Reader
-from isthmus.datasets.parquet import read_parquet
+from isthmus.datasets.parquet import matching_files, read_parquet
 from isthmus.datasets.records import TABLES, Failure
 from isthmus.datasets.registry import DATASETS, NamedDataset
 from isthmus.datasets.rows import Place
 from isthmus.datasets.shards import find_shards, is_remote, read_shards
 from isthmus.datasets.tables import read_table
+from isthmus.datasets.values import one_line
 from isthmus.errors import InputError, OptionError
 
 HUGGING_FACE = "hf:"
@@ -46,15 +48,22 @@ class Dataset:
     notice: str = ""
 
     def __iter__(self) -> Items:
-        """The samples, and in place of a bad record why it is bad. Ids that repeat get `#2`, `#3` and so on."""
-        seen: Counter[str] = Counter()
+        """The samples, and in place of a bad record why it is bad.
+
+        Ids are put on one line, see `isthmus.datasets.values.one_line`. Those that repeat, as where a table has a row
+        for each caption of a picture, get `#2`, `#3` and so on, in the order of the records.
+        """
+        seen: dict[str, int] = {}
         for item in self.reader():
-            name = " ".join(item.id.split())  # a list of ids has one a line
+            name = found = one_line(item.id)
             if isinstance(item, Failure):
                 yield Failure(name, item.reason)
                 continue
-            seen[name] += 1
-            yield replace(item, id=name if seen[name] == 1 else f"{name}#{seen[name]}")
+            while found in seen:  # again, where a file itself is called `NAME#2`
+                seen[name] += 1
+                found = f"{name}#{seen[name]}"
+            seen[found] = 1
+            yield replace(item, id=found, picture=one_line(item.picture))
 
 
 def open_dataset(
@@ -76,7 +85,8 @@ def open_dataset(
 
     Args:
         source: a name in `DATASETS`; a path of a folder, a `.csv`, `.tsv`, `.jsonl`, `.parquet` or `.json` file, or
-            of `.tar` shards, also as a glob or brace pattern or a URL; or `hf:NAME`, for the Hugging Face library.
+            of `.tar` shards; of Parquet also a glob, of shards a glob, a brace pattern or a URL; or `hf:NAME`, for
+            the Hugging Face library.
         root: for a name, the folder that holds the dataset; for a table, Parquet or `.json`, the folder where
             relative paths of pictures start.
         split: a part of it, such as `val`; `dev`, `val` and `validation` are one. Without it, see each dataset.
@@ -178,6 +188,8 @@ def _at_path(name: str, root: Path | None, options: Options) -> Dataset:
         return Dataset(Path(name).name, read_shards(shards, options), options.split, streams=is_remote(shards[0]))
     path = Path(name)
     suffix = path.suffix.lower()
+    if suffix == ".parquet" and glob.has_magic(name) and not path.exists():
+        return _parquet_pattern(name, root, options)
     if not path.exists():
         close = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"give a path, hf:NAME, or one of {', '.join(DATASETS)}."
@@ -198,6 +210,13 @@ def _at_path(name: str, root: Path | None, options: Options) -> Dataset:
     else:
         raise InputError(f"{name!r} is no dataset: give a folder, .csv, .tsv, .jsonl, .parquet, .json or .tar.")
     return Dataset(path.resolve().name, reader, split)
+
+
+def _parquet_pattern(name: str, root: Path | None, options: Options) -> Dataset:
+    _refuse(options, name, columns=True)
+    place = Place(root, options) if root is not None else None
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), Path(name).parts))
+    return Dataset(fixed.resolve().name, read_parquet(matching_files(name), options, place=place), options.split)
 
 
 def _json(path: Path, root: Path | None, options: Options) -> Reader:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from isthmus.datasets.files import files_in
 from isthmus.datasets.options import Items, Options, Reader, split_names
 from isthmus.datasets.records import Failure
-from isthmus.datasets.rows import Columns, Place, find_columns, samples_of_rows
+from isthmus.datasets.rows import Columns, Place, find_columns, picture_column, samples_of_rows
 from isthmus.errors import InputError
 from isthmus.extras import needed
 
@@ -18,8 +20,29 @@ _ROWS = 64
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The Parquet files in a folder, to its depths."""
-    return sorted(path for path in folder.rglob("*.parquet") if path.is_file())
+    """The Parquet files in a folder, to its depths, past what is hidden and the results that Isthmus wrote there."""
+    return sorted(path for path in files_in(folder, {".parquet"}) if path.is_file())
+
+
+def matching_files(pattern: str) -> list[Path]:
+    """The Parquet files of a glob pattern, where `**` stands for folders. Raises InputError where there are none."""
+    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))  # noqa: PTH207  it may be absolute
+    if not found:
+        raise InputError(f"There are no files {pattern!r}: check the path.")
+    return found
+
+
+def lists_files(path: Path, options: Options) -> bool:
+    """Whether the picture column of a Parquet file holds paths, and not pictures; no where it has none."""
+    try:
+        schema = needed("pyarrow.parquet").read_schema(path)
+    except Exception:  # pyarrow has many, and may not be there
+        return False
+    if options.image_column is not None and options.image_column not in schema.names:
+        return True  # the file is meant, and its reader says that the column is not there
+    column = picture_column(schema.names, options)
+    kind = "" if column is None else str(schema.field(column).type)
+    return "string" in kind and not kind.startswith(("struct", "list", "large_list"))
 
 
 def of_split(files: Sequence[Path], split: str | None) -> list[Path]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isthmus.datasets.files import files_in
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, is_url
 from isthmus.errors import InputError
 
@@ -68,35 +68,34 @@ def read_records(source: Path, *, texts: Sequence[str] = ()) -> Iterator[Record 
 
 
 def _from_folder(folder: Path, texts: Sequence[str]) -> Iterator[Record | Failure]:
-    paths = sorted(_picture_files(folder))
+    taken: set[str] = set()
+    for path, own in pictures_with_texts(folder, texts):
+        name = _unique(safe_name(path.relative_to(folder).as_posix()), taken)
+        yield Failure(name, own) if isinstance(own, str) else Record(name, path, own)
+
+
+def pictures_with_texts(folder: Path, texts: Sequence[str] = ()) -> Iterator[tuple[Path, tuple[str, ...] | str]]:
+    """The pictures of a folder in the order of their paths, each with its texts, or with why it has none.
+
+    Args:
+        folder: searched to its depths.
+        texts: for every picture, in place of those in its `NAME.txt`.
+
+    Raises:
+        InputError: there are no pictures, or none of them has texts.
+    """
+    paths = sorted(files_in(folder, PICTURE_SUFFIXES))
     if not paths:
         raise InputError(f"There are no pictures in {str(folder)!r}: it needs files such as .jpg, .png or .webp.")
     if not texts and not any(path.with_suffix(".txt").is_file() for path in paths):
+        table = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in TABLES), None)
         raise InputError(
             f"The pictures in {str(folder)!r} have no texts: give texts after the folder, or put a metadata.csv "
-            "(columns file_name and text) into it, or a NAME.txt beside each NAME.jpg."
+            "(columns file_name and text) into it, or a NAME.txt beside each NAME.jpg"
+            f"{f', or give the table {str(table)!r} in place of the folder' if table is not None else ''}."
         )
-    taken: set[str] = set()
     for path in paths:
-        name = _unique(safe_name(path.relative_to(folder).as_posix()), taken)
-        own = tuple(texts) or _sidecar(path.with_suffix(".txt"))
-        if isinstance(own, str):
-            yield Failure(name, own)
-        else:
-            yield Record(name, path, own)
-
-
-def _picture_files(folder: Path) -> Iterator[Path]:
-    """Pictures in a folder to its depths, past hidden files and the folders that Isthmus wrote its results to."""
-    for where, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".") and not _results(Path(where) / name)]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES:
-                yield Path(where) / name
-
-
-def _results(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("run.json", "explanation.json", "1/explanation.json"))
+        yield path, tuple(texts) or _sidecar(path.with_suffix(".txt"))
 
 
 def _sidecar(path: Path) -> tuple[str, ...] | str:

@@ -14,7 +14,7 @@ from PIL import Image
 from isthmus.datasets.options import Items, Options, same_split
 from isthmus.datasets.records import IMAGE_COLUMNS, TEXT_COLUMNS, Failure
 from isthmus.datasets.sample import Sample, Truth
-from isthmus.datasets.values import BadRecordError, name_of, picture_of, relative_name, texts_of
+from isthmus.datasets.values import BadRecordError, name_of, picture_name, picture_of, relative_name, texts_of
 from isthmus.errors import InputError
 
 PICTURES = (*IMAGE_COLUMNS, "file_path", "filepath", "img", "jpg", "jpeg", "png", "webp")
@@ -76,7 +76,7 @@ def find_columns(there: Iterable[str], options: Options, where: str, *, pictures
     for given in filter(None, (options.image_column, *options.text_columns, options.label_column)):
         if given not in names:
             raise InputError(f"{where} has no column {given!r}: choose among {', '.join(names) or 'none'}.")
-    image = options.image_column or _first((*pictures, *PICTURES), names)
+    image = picture_column(names, options, pictures=pictures)
     if image is None:
         raise InputError(
             f"{where} has no picture column among {', '.join(names) or 'none'}: "
@@ -91,6 +91,11 @@ def find_columns(there: Iterable[str], options: Options, where: str, *, pictures
         )
     split = _first(("split",), names) if options.split is not None else None
     return Columns(image, texts, label, _first(IDS, [name for name in names if name != image]), split)
+
+
+def picture_column(there: Sequence[str], options: Options, *, pictures: Sequence[str] = ()) -> str | None:
+    """The column of pictures: the one that the user names, else one of `pictures`, else one with a well-known name."""
+    return options.image_column or _first((*pictures, *PICTURES), there)
 
 
 def _first(wanted: Sequence[str], there: Sequence[str]) -> str | None:
@@ -142,7 +147,8 @@ def sample_of_row(row: Mapping[str, Any], columns: Columns, place: Place, name: 
     picture = place.find(row.get(columns.image), place.folder)
     if isinstance(picture, Path) and not place.base_names:
         name = relative_name(os.path.abspath(picture), place.folder)  # noqa: PTH100  see relative_name
-    return Sample(name, picture, texts, Truth(label=label))
+    same = picture_name(row.get(columns.image), picture, place.folder)
+    return Sample(name, picture, texts, Truth(label=label), picture=same)
 
 
 def _label(value: Any, place: Place) -> str | None:

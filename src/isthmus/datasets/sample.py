@@ -113,12 +113,22 @@ class Sample:
         image: what `isthmus.explain` takes: a path, or a PIL image where the dataset holds the pixels.
         texts: captions, at least one.
         truth: what is known beside them.
+        picture: the same for all samples of one picture, as of a table with a row for each caption, and another for
+            every other picture of the dataset; the id where it is not given. One picture is one file, by its path
+            relative to the dataset with `.` and `..` resolved, but not links; or one URL; or, where the dataset holds
+            the pictures themselves, the same encoded bytes, by a digest. Two copies of a file are two pictures.
     """
 
     id: str
     image: Any
     texts: tuple[str, ...]
     truth: Truth = field(default_factory=Truth)
+    picture: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Fill in what was not given."""
+        if not self.picture:
+            object.__setattr__(self, "picture", self.id)  # the class is frozen
 
 
 def named_regions(regions: Sequence[Region]) -> dict[str, tuple[Region, ...]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,12 @@ from isthmus.datasets.options import Items, Options, Reader, split_names
 from isthmus.datasets.records import Failure
 from isthmus.datasets.rows import LABELS, TEXTS
 from isthmus.datasets.sample import Sample, Truth
-from isthmus.datasets.values import BadRecordError, encoded_picture, texts_of
+from isthmus.datasets.values import BadRecordError, digest, encoded_picture, texts_of
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, is_url
 from isthmus.errors import InputError
 from isthmus.extras import needed
 
+_BLOCK = 512
 _REMOTE = ("http://", "https://", "hf://", "gs://")
 
 
@@ -71,36 +74,75 @@ def read_shards(shards: Sequence[str], options: Options, *, bare_keys: bool = Fa
 
 
 @dataclass
-class _Broken:
-    """Counts what the library could not read; it asks for a handler of its errors."""
+class _Trouble:
+    """What the library could not read of a shard; it asks for a handler of its errors."""
 
-    failures: list[Failure]
+    broken: Exception | None = None
+    twice: list[str] = field(default_factory=list)
 
     def __call__(self, error: Exception) -> bool:
-        said = " ".join(str(part) for part in error.args[:1]) or type(error).__name__
-        shard = next((str(part) for part in reversed(error.args) if str(part).endswith(".tar")), "shard")
-        reason = f"The rest of this shard cannot be read ({' '.join(said.split())[:200]}): get a whole copy."
-        self.failures.append(Failure(Path(shard).name, reason))
-        return True
+        """Note an error; say whether the shard can be read on."""
+        name, twice, _ = str(next(iter(error.args), "")).partition(": duplicate file name")
+        if twice:
+            self.twice.append(name)
+            return True
+        self.broken = self.broken or error
+        return False
 
 
-def _samples(library: Any, shards: list[str], options: Options, bare_keys: bool) -> Items:
-    broken = _Broken([])
-    stream = library.WebDataset(shards, handler=broken, shardshuffle=False, empty_check=False)
-    for found in stream:
-        yield from _drain(broken)
-        key, shard = str(found["__key__"]), Path(str(found["__url__"])).name.removesuffix(".tar")
-        name = key.rpartition("/")[2] if bare_keys else f"{shard}/{key}"
-        try:
-            yield _sample(name, found, options)
-        except BadRecordError as error:
-            yield Failure(name, str(error))
-    yield from _drain(broken)
+def _samples(library: Any, shards: Sequence[str], options: Options, bare_keys: bool) -> Items:
+    for shard in shards:  # one by one: the library may join the end of a broken one with the next one's beginning
+        trouble = _Trouble()
+        stream = library.WebDataset([shard], handler=trouble, shardshuffle=False, empty_check=False)
+        shown = _shown(shard)
+        before = "" if bare_keys else f"{shown.removesuffix('.tar')}/"
+        last = None
+        for found in stream:
+            if last is not None:
+                yield _item(before, last, options)
+            last = found
+        broken = trouble.broken is not None or _lacks_its_end(shard)
+        if last is not None and not broken:  # else it may lack files
+            yield _item(before, last, options)
+        if trouble.twice:
+            reason = f"The shard {shown!r} holds {trouble.twice[0]!r} twice, and the first is taken: pack it again."
+            yield Failure(shown, reason)
+        if broken:
+            yield Failure(shown, _why(trouble.broken, shard, shown))
 
 
-def _drain(broken: _Broken) -> Items:
-    yield from broken.failures
-    broken.failures.clear()
+def _item(before: str, found: Mapping[str, Any], options: Options) -> Sample | Failure:
+    key = str(found["__key__"])
+    name = f"{before}{key}" if before else key.rpartition("/")[2]
+    try:
+        return _sample(name, found, options)
+    except BadRecordError as error:
+        return Failure(name, str(error))
+
+
+def _lacks_its_end(shard: str) -> bool:
+    """Whether a plain archive on the disk lacks the zeros that end it; a cut within a header raises no error."""
+    try:
+        with Path(shard).open("rb") as stream:
+            if stream.read(_BLOCK)[257:262] != b"ustar":  # compressed
+                return False
+            stream.seek(-_BLOCK, os.SEEK_END)
+            return any(stream.read())
+    except OSError:  # it is remote
+        return False
+
+
+def _shown(shard: str) -> str:
+    """The name of a shard, without what a URL may carry behind it."""
+    return Path(re.split(r"[?#]", shard)[0] if is_remote(shard) else shard).name
+
+
+def _why(error: Exception | None, shard: str, shown: str) -> str:
+    if is_remote(shard):
+        return f"The shard {shown!r} cannot be fetched whole: check its address and the network, or download it."
+    if isinstance(error, OSError) and error.strerror:
+        return f"The shard {shown!r} cannot be read ({error.strerror}): check the file."
+    return f"The shard {shown!r} is cut off or damaged, and the rest of it cannot be read: get a whole copy."
 
 
 def _sample(name: str, found: Mapping[str, Any], options: Options) -> Sample:
@@ -121,7 +163,8 @@ def _sample(name: str, found: Mapping[str, Any], options: Options) -> Sample:
     named = str(label).strip() if label is not None else ""
     if named.isdecimal() and options.label_column is None:  # a bare number is no name of a class
         named = ""
-    return Sample(name, encoded_picture(found[suffix]), texts, Truth(label=named or None))
+    data = found[suffix]
+    return Sample(name, encoded_picture(data), texts, Truth(label=named or None), picture=digest(data))
 
 
 def _wanted(given: str | None, usual: Sequence[str]) -> Sequence[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from isthmus.encoders.pictures import is_url
+
+_NOT_IN_A_LINE = re.compile(r"\\|[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|^[\s#\ufeff]|\s\Z")
 
 
 class BadRecordError(Exception):
@@ -98,7 +101,7 @@ def name_of(value: Any, folder: Path | None = None) -> str:
         given, data = value.get("path"), value.get("bytes")
         return name_of(given, folder) if given else name_of(data)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return hashlib.sha256(bytes(value)).hexdigest()[:16]
+        return digest(value)
     return relative_name(str(value), folder) if isinstance(value, str) else ""
 
 
@@ -120,6 +123,51 @@ def relative_name(path: str, folder: Path | None = None) -> str:
         except ValueError:
             pass
     return pure.name
+
+
+def digest(data: bytes | bytearray | memoryview) -> str:
+    """A name for bytes, of 16 hexadecimal digits, which are those of their SHA-256."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def picture_name(value: Any, found: Path | Image.Image, folder: Path) -> str:
+    """What the rows of one picture share, see `Sample.picture`; "" where nothing tells.
+
+    Args:
+        value: the picture as the dataset holds it, see `picture_of`.
+        found: what it was turned into.
+        folder: where relative paths start.
+    """
+    given, data = (value.get("path"), value.get("bytes")) if isinstance(value, Mapping) else (value, value)
+    if isinstance(data, (bytes, bytearray, memoryview)) and data:
+        return digest(data)
+    if isinstance(found, Path):
+        return file_name(found, folder)
+    inside, chained, archive = given.partition("::") if isinstance(given, str) else ("", "", "")
+    return f"{inside}::{relative_name(archive, folder)}" if chained else inside
+
+
+def file_name(path: Path, folder: Path) -> str:
+    """A file's path without `.` and `..`: relative to the folder where it is given so or lies in it, else whole."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  see relative_name
+    for one, start in ((whole, Path(os.path.abspath(folder))), (path, folder)):  # noqa: PTH100
+        with suppress(ValueError):
+            return Path(os.path.normpath(one.relative_to(start))).as_posix()
+    return whole.as_posix()
+
+
+def one_line(name: str) -> str:
+    """A name as it stands in a list of ids, one a line; no two names become one.
+
+    Backslashes are doubled. What would break a line, or be lost at its ends, becomes `\\xNN` or `\\uNNNN`: control
+    characters, bytes of a file name that are not UTF-8, white space at either end, and a `#` at the beginning.
+    """
+    return _NOT_IN_A_LINE.sub(lambda found: _escape(found[0]), name)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return "\\\\" if letter == "\\" else f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
