@@ -55,7 +55,7 @@ class Oracle:
         self.classes = torch.cat([target[row : row + 1], bank])
         if side == "image":
             self.start = self.inputs["pixel_values"][0]
-            processor = model.processing._image_processor
+            processor = model.processing.of_pictures._image_processor
             mean, std = (torch.tensor(v).double()[:, None, None] for v in (processor.image_mean, processor.image_std))
             self.low, self.high = (-mean / std).float().double(), ((1 - mean) / std).float().double()
             self.range, self.free = self.high - self.low, torch.ones_like(self.start)

@@ -40,7 +40,7 @@ def unit_mean(model: Any, side: str, items: list[Any]) -> np.ndarray:
     with torch.no_grad():
         if side == "text":
             by_length: dict[int, list[list[int]]] = {}
-            for ids in model.processing._tokenizer(items)["input_ids"]:
+            for ids in model.processing.of_texts._tokenizer(items)["input_ids"]:
                 by_length.setdefault(len(ids), []).append(ids)
             found = [embedded(model.model.get_text_features(torch.tensor(same))) for same in by_length.values()]
         else:

@@ -144,7 +144,7 @@ def pixel_baseline(model: Any, pixels: np.ndarray, name: str) -> np.ndarray:
     if name == "zero":
         return np.zeros_like(pixels)
     if name == "blank":
-        processor = model.processing._image_processor
+        processor = model.processing.of_pictures._image_processor
         black = [-m / s for m, s in zip(processor.image_mean, processor.image_std, strict=True)]
         return np.array([[np.full(p.shape, value) for p, value in zip(one, black, strict=True)] for one in pixels])
     from isthmus.encoders.reference import _FOLDER
@@ -213,7 +213,7 @@ def test_integrated_gradients_of_tokens_equal_a_loop(tiny: Any, baseline: str) -
     given = torch.randn(32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     texts = _captions()
     _, layouts, _ = tiny.processing.texts(texts, truncate=True)
-    ids = [tiny.processing._tokenizer(text)["input_ids"] for text in texts]
+    ids = [tiny.processing.of_texts._tokenizer(text)["input_ids"] for text in texts]
     words = [ids[i][p] for i, one in enumerate(layouts) for p in one.content]
     start = {"mean": table[words].mean(0), "blank": torch.zeros(32).double(), "tensor": given}[baseline]
     found = run(tiny, "text", "integrated-gradients", baseline=given if baseline == "tensor" else baseline, steps=6)

@@ -145,7 +145,7 @@ def test_memory_changes_nothing_beyond_rounding(tiny64: Any) -> None:
 
 
 def test_running_out_of_memory_halves_the_chunk(tiny64: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from isthmus.encoders.tower import Split
+    from isthmus.encoders.split import Split
 
     tower, inputs, target = tiny64.text, inputs_of(tiny64, "text"), target_of(tiny64, "text")
     expected = nib(tower, inputs, target, layer=1).scores

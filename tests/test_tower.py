@@ -229,7 +229,10 @@ def test_one_model_loaded_twice_has_one_lock(make_tiny: Callable[..., Any]) -> N
     """A cut changes the model's stack: two doors to one model must not cut it at once."""
     first = make_tiny(depth=4)
     processing = first.processing
-    processor = {"image_processor": processing._image_processor, "tokenizer": processing._tokenizer}
+    processor = {
+        "image_processor": processing.of_pictures._image_processor,
+        "tokenizer": processing.of_texts._tokenizer,
+    }
     doors = [first, *(isthmus.load(first.model, processor=processor) for _ in range(3))]
     picture = torch.rand(3, 80, 80)
     expected = [isthmus.explain(first, picture, "a dog", layer=layer, steps=4) for layer in range(4)]

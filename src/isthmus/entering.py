@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout, content_of
-from isthmus.encoders.tower import Entrance
+from isthmus.encoders.split import Entrance
 from isthmus.errors import OptionError
 
 _BLUR = 10 / 224  # standard deviation of the blur as a share of the longer side: patches lose their content

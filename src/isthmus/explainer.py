@@ -14,7 +14,7 @@ from torch import nn
 from isthmus.call import Call
 from isthmus.encoders.dual import DualEncoder
 from isthmus.encoders.tower import Side
-from isthmus.encoders.transformers import load_clip
+from isthmus.encoders.transformers import load_transformers
 from isthmus.errors import InputError, OptionError
 from isthmus.explanation import Explanation
 from isthmus.methods import registry
@@ -42,7 +42,8 @@ def load(
 
     Args:
         model: "mini" (bundled, for demonstration and tests, needs no network), a Hugging Face hub name or a
-            local folder of a transformers CLIP, or a CLIPModel object, which stays as it is.
+            local folder of a transformers dual encoder (CLIP, SigLIP, ALIGN, ...), or such a model object, which
+            stays as it is.
         processor: with a model object, its processor (anything with an image_processor and a fast tokenizer).
         device: "cpu", "cuda", "mps"; "auto" (or None) takes the fastest there is, and leaves a model object be.
         dtype: "float32" (default), "bfloat16", "float16" or "float64"; for models that are loaded here.
@@ -70,7 +71,9 @@ def load(
     if given and (dtype is not None or attention is not None):
         raise OptionError("A model object keeps its dtype and attention: change them yourself before you load it.")
     where = None if given and device in (None, "auto") else _device(device)
-    return load_clip(model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size)
+    return load_transformers(
+        model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size
+    )
 
 
 def _device(device: str | torch.device | None) -> torch.device:

@@ -12,7 +12,8 @@ from torch import Tensor
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.pictures import open_picture
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.errors import InputError, OptionError
 from isthmus.exemplars import phrases_of, pictures_of, whole
 from isthmus.methods.decomposition import (

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Entrance, Inputs, Tower, accumulator, unit
+from isthmus.encoders.split import Entrance
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.entering import replaced
 
 _FORWARD_ALONE = 8  # without gradients the activations of one block are held at a time, not those of all

@@ -10,12 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.attention import attention_weights
-from isthmus.encoders.tower import Split, Tower
+from isthmus.encoders.attention import attention_in, attention_weights
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+_HEADS = ("num_heads", "num_attention_heads")
+
+
+@dataclass(frozen=True, eq=False)
+class Modules:
+    """The self-attention of a block: the module that holds it, its number of heads and its linear maps."""
+
+    holder: nn.Module
+    heads: int
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    output: nn.Module
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,24 +69,27 @@ def merged_heads(heads: Tensor) -> Tensor:
     return heads.transpose(1, 2).flatten(2)
 
 
-def attention_of(tower: Tower, layer: int) -> nn.Module:
-    """The self-attention module of a block.
+def attention_of(tower: Tower, layer: int) -> Modules:
+    """The self-attention of a block.
 
     Raises:
-        ModelError: the block has none of the tower's name, or it lacks a projection or its number of heads.
+        ModelError: see `attention_in`; or it lacks a map or its number of heads.
     """
-    module = getattr(tower.blocks[layer], tower.attention, None)
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"Block {layer} of the {tower.side} tower has no module {tower.attention!r}.")
-    for name in (*_PROJECTIONS, "out_proj"):
-        if not isinstance(getattr(module, name, None), nn.Module):
+    where, holder = attention_in(tower, layer)
+    block, maps = tower.blocks[layer], dict[str, nn.Module]()
+    for name in ("query", "key", "value", "output"):
+        path = getattr(where, name)
+        try:
+            maps[name] = block.get_submodule(path)
+        except AttributeError as error:
             raise ModelError(
-                f"The attention of block {layer} of the {tower.side} tower has no {name}: choose a method that does "
-                "not read queries, keys and values."
-            )
-    if not isinstance(getattr(module, "num_heads", None), int):
+                f"The attention of block {layer} of the {tower.side} tower has no {path.rpartition('.')[2]}: choose a "
+                "method that does not read queries, keys and values."
+            ) from error
+    heads = next((n for name in _HEADS if isinstance(n := getattr(holder, name, None), int)), None)
+    if heads is None:
         raise ModelError(f"The attention of block {layer} of the {tower.side} tower does not tell its num_heads.")
-    return module
+    return Modules(holder, heads, **maps)
 
 
 @contextmanager
@@ -98,7 +114,7 @@ def anatomy(tower: Tower, layers: Iterable[int], visit: Visit, *, masks: bool = 
         yield
 
 
-def _show(stack: ExitStack, module: nn.Module, layer: int, visit: Visit, masks: bool) -> None:
+def _show(stack: ExitStack, module: Modules, layer: int, visit: Visit, masks: bool) -> None:
     """Register the hooks of one block. Runs of single projections by the visitor itself pass by unseen."""
     found: dict[str, Any] = {}
 
@@ -113,17 +129,17 @@ def _show(stack: ExitStack, module: nn.Module, layer: int, visit: Visit, masks: 
         return keep
 
     def mixed(output: nn.Module, args: tuple[Any, ...]) -> Any:
-        if "q_proj" not in found:
+        if "query" not in found:
             return None
-        entering, queries, keys, values = (found.pop(name) for name in ("entering", *_PROJECTIONS))
-        heads: int = module.num_heads  # type: ignore[assignment]
-        other = visit(layer, Parts(heads, entering, queries, keys, values, args[0], output, found["attended"]))
+        entering, queries, keys, values = (found.pop(name) for name in ("entering", "query", "key", "value"))
+        attended = found["attended"]
+        other = visit(layer, Parts(module.heads, entering, queries, keys, values, args[0], output, attended))
         return None if other is None else (other, *args[1:])
 
-    stack.callback(module.register_forward_pre_hook(begin, with_kwargs=True).remove)
-    for name in _PROJECTIONS:
-        stack.callback(getattr(module, name).register_forward_hook(projected(name)).remove)
-    stack.callback(module.out_proj.register_forward_pre_hook(mixed).remove)  # type: ignore[union-attr]
+    stack.callback(module.holder.register_forward_pre_hook(begin, with_kwargs=True).remove)
+    for name, linear in (("query", module.query), ("key", module.key), ("value", module.value)):
+        stack.callback(linear.register_forward_hook(projected(name)).remove)
+    stack.callback(module.output.register_forward_pre_hook(mixed).remove)
 
 
 def _attended(arguments: Iterable[Any]) -> Tensor | None:

@@ -8,11 +8,39 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from isthmus.encoders.parts import Attention
 from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 
 _IMPLEMENTATION = "_attn_implementation"
+
+
+def attention_in(tower: Tower, layer: int) -> tuple[Attention, nn.Module]:
+    """Where the self-attention of a block is, and the module that holds it.
+
+    Raises:
+        ModelError: the tower's blocks have none that can be read, or this block has no module of its name.
+    """
+    where = tower.attention
+    if not isinstance(where, Attention):
+        raise ModelError(
+            f"The blocks of the {tower.side} tower have no self-attention with separate maps for queries, keys and "
+            "values: choose a method that does not read attention."
+        )
+    try:
+        return where, tower.blocks[layer].get_submodule(where.module)
+    except AttributeError as error:
+        raise ModelError(f"Block {layer} of the {tower.side} tower has no module {where.module!r}.") from error
+
+
+def needs_plain(where: Attention, tower: Tower) -> None:
+    """Refuse a tower whose blocks do not add what attention gives to the residual as it is. Raises ModelError."""
+    if not where.plain:
+        raise ModelError(
+            f"The blocks of the {tower.side} tower scale or normalise what attention gives before they add it, which "
+            "this method does not follow: choose another method."
+        )
 
 
 @contextmanager
@@ -42,9 +70,7 @@ def attention_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int,
     with lock_of(tower.model), ExitStack() as stack:
         stack.enter_context(_eager(tower.model))
         for layer in layers:
-            module = getattr(tower.blocks[layer], tower.attention, None)
-            if module is None:
-                raise ModelError(f"Block {layer} of the {tower.side} tower has no module {tower.attention!r}.")
+            _, module = attention_in(tower, layer)
             stack.callback(module.register_forward_pre_hook(_asking, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(keeping(layer)).remove)
         yield seen

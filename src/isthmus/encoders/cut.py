@@ -10,20 +10,40 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from isthmus.encoders.tower import Split, Tower
+    from isthmus.encoders.split import Split
+    from isthmus.encoders.tower import Tower
 
 
 class Given(nn.Module):
     """Stands in for a module and returns a value in place of computing it."""
 
-    def __init__(self, value: Tensor, *, as_tuple: bool = False) -> None:
-        """Keep the value, in a tuple where its readers expect one."""
+    def __init__(self, value: Tensor, *, as_tuple: bool = False, instead_of: nn.Module | None = None) -> None:
+        """Keep the value, in a tuple where its readers expect one, and the module whose attributes it lends."""
         super().__init__()
         self._value = (value,) if as_tuple else value
+        self.__dict__["_instead_of"] = instead_of  # no child: its owner's parameters would count twice
+
+    def __getattr__(self, name: str) -> Any:
+        """Some models ask a module for its type or shape before they run it."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_instead_of"], name)
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """The value, whatever is asked."""
         return self._value
+
+
+class _Passing(nn.Module):
+    """Stands in for a block that is left out."""
+
+    def __init__(self, *, as_tuple: bool) -> None:
+        super().__init__()
+        self._as_tuple = as_tuple
+
+    def forward(self, state: Tensor, *_: Any, **__: Any) -> Any:
+        return (state,) if self._as_tuple else state
 
 
 @dataclass
@@ -76,17 +96,29 @@ def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
     with ExitStack() as stack:
-        rest: nn.ModuleList
         if split.layer < len(blocks):
             hook = blocks[split.layer].register_forward_pre_hook(replace, with_kwargs=True)
             stack.callback(hook.remove)
-            rest = nn.ModuleList(list(blocks)[split.layer :])
-        else:
-            rest = nn.ModuleList([Given(hidden, as_tuple=split.as_tuple)])
-        stack.enter_context(swapped(tower.owner, tower.stack, rest))
-        if tower.stem is not None and split.stem is not None:
-            stack.enter_context(swapped(*tower.stem, Given(split.stem[rows])))
+        _leave_out(stack, split, hidden)
+        if tower.stem is not None and split.stem is not None and hidden.ndim == 3:
+            stem = getattr(*tower.stem)
+            stack.enter_context(swapped(*tower.stem, Given(split.stem[rows], instead_of=stem)))
         yield
+
+
+def _leave_out(stack: ExitStack, split: Split, hidden: Tensor) -> None:
+    """Take the blocks before the cut out of the stack; behind the last, what stands for it gives the state."""
+    tower, blocks, layer = split.tower, split.tower.blocks, split.layer
+    end = Given(hidden, as_tuple=split.as_tuple)
+    if isinstance(tower.stack, str):
+        rest = [*blocks][layer:] or [end]
+        whole = nn.Sequential(*rest) if tower.in_sequence else nn.ModuleList(rest)
+        stack.enter_context(swapped(tower.owner, tower.stack, whole))
+        return
+    for number, path in enumerate(tower.stack[:layer]):
+        owner, _, name = path.rpartition(".")
+        other = end if number == len(blocks) - 1 else _Passing(as_tuple=split.as_tuple)
+        stack.enter_context(swapped(tower.owner.get_submodule(owner), name, other))
 
 
 @contextmanager

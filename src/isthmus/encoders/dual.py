@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,6 +49,43 @@ class Processing(Protocol):
         """The picture that a prepared input shows."""
 
 
+class Pictures(Protocol):
+    """The half of `Processing` that reads pictures."""
+
+    def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
+        """See `Processing`."""
+
+    def shown(self, prepared: PreparedImage, /) -> Picture:
+        """See `Processing`."""
+
+
+class Texts(Protocol):
+    """The half of `Processing` that reads texts."""
+
+    def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
+        """See `Processing`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Readers:
+    """A `Processing` of a reader of pictures and one of texts."""
+
+    of_pictures: Pictures
+    of_texts: Texts
+
+    def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
+        """See `Processing`."""
+        return self.of_pictures.pictures(pictures)
+
+    def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
+        """See `Processing`."""
+        return self.of_texts.texts(texts, truncate=truncate)
+
+    def shown(self, prepared: PreparedImage) -> Picture:
+        """See `Processing`."""
+        return self.of_pictures.shown(prepared)
+
+
 @dataclass(frozen=True, eq=False)
 class DualEncoder:
     """A dual encoder, ready to be explained.
@@ -60,8 +97,7 @@ class DualEncoder:
         model: the model itself, untouched.
         image, text: its towers.
         processing: makes their inputs.
-        log_scale: the parameter that holds the logarithm of the factor of the softmax over texts; None where the
-            model defines no such probability.
+        scale: reads the factor of the softmax over texts from the model; None where it defines no such probability.
     """
 
     name: str
@@ -71,7 +107,7 @@ class DualEncoder:
     image: Tower
     text: Tower
     processing: Processing
-    log_scale: Tensor | None
+    scale: Callable[[], Tensor] | None = None
 
     @property
     def revision(self) -> str:
@@ -81,7 +117,7 @@ class DualEncoder:
     @property
     def logit_scale(self) -> float | None:
         """The factor of the softmax over texts; None where the model defines no such probability."""
-        return None if self.log_scale is None else float(self.log_scale.detach().float().exp())
+        return None if self.scale is None else float(self.scale().detach().float())
 
     @property
     def device(self) -> torch.device:

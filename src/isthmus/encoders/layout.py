@@ -45,6 +45,7 @@ class TokenLayout:
         pieces: tokens of the user's text, in order.
         words: words of the user's text, each with the positions of its tokens.
         special: `(name, position)` of the rest: CLS, registers, BOS, EOS.
+        total: number of positions with padding, of a sequence that is always padded; else 0.
     """
 
     length: int
@@ -54,6 +55,7 @@ class TokenLayout:
     pieces: tuple[Piece, ...] = ()
     words: tuple[Span, ...] = ()
     special: tuple[tuple[str, int], ...] = ()
+    total: int = 0
 
     @property
     def content(self) -> tuple[int, ...]:
@@ -62,45 +64,57 @@ class TokenLayout:
 
 
 def content_of(layouts: Sequence[TokenLayout]) -> Tensor:
-    """Mask `(B, T)` of the content of a batch, whose longest input has no padding."""
-    last = max(max((*one.content, *(position for _, position in one.special))) for one in layouts)
+    """Mask `(B, T)` of the content of a batch, whose longest input has no padding, or that is always padded."""
+    last = max(max((*one.content, *(position for _, position in one.special), one.total - 1)) for one in layouts)
     mask = torch.zeros(len(layouts), last + 1, dtype=torch.bool)
     for row, one in zip(mask, layouts, strict=True):
         row[list(one.content)] = True
     return mask
 
 
-def image_layout(grid: tuple[int, int], *, patch: int, special: Sequence[str] = ("CLS",)) -> TokenLayout:
-    """Layout of a vision transformer: `special` positions first, then the patches, of `patch` pixels, row by row."""
+def image_layout(
+    grid: tuple[int, int], *, patch: int, special: Sequence[str] = ("CLS",), after: Sequence[str] = ()
+) -> TokenLayout:
+    """Layout of a vision transformer: `special` positions, patches of `patch` pixels, row by row, positions `after`."""
     first, count = len(special), grid[0] * grid[1]
+    last = first + count
     return TokenLayout(
-        length=first + count,
+        length=last + len(after),
         grid=grid,
         patch=patch,
-        patches=tuple(range(first, first + count)),
-        special=tuple((name, i) for i, name in enumerate(special)),
+        patches=tuple(range(first, last)),
+        special=(*((name, i) for i, name in enumerate(special)), *((name, last + i) for i, name in enumerate(after))),
     )
 
 
-def text_layout(text: str, offsets: Sequence[tuple[int, int]], names: Sequence[str | None]) -> TokenLayout:
+def text_layout(
+    text: str,
+    offsets: Sequence[tuple[int, ...]],
+    names: Sequence[str | None],
+    *,
+    padding_is_read: bool = False,
+    total: int = 0,
+) -> TokenLayout:
     """Layout of a tokenised text.
 
     Args:
         text: the user's text.
         offsets: for each position the `(start, end)` of its characters in `text`; empty for special ones.
         names: for each position its name where it is special ("BOS", "EOS", "PAD"), else None.
+        padding_is_read: whether the model reads its padding as it reads other positions; else it has no part.
+        total: see `TokenLayout`.
     """
     pieces, special = [], []
     for position, ((start, end), name) in enumerate(zip(offsets, names, strict=True)):
         start, end = _trimmed(text, start, end)
-        if name == "PAD":
+        if name == "PAD" and not padding_is_read:
             continue
         if name is not None or start >= end:
             special.append((name or "BLANK", position))
         else:
             pieces.append(Piece(position, start, end))
     length = len(pieces) + len(special)
-    return TokenLayout(length, pieces=tuple(pieces), words=_words(text, pieces), special=tuple(special))
+    return TokenLayout(length, pieces=tuple(pieces), words=_words(text, pieces), special=tuple(special), total=total)
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from numbers import Real
 
 import torch
 
-from isthmus.encoders.tower import Split
+from isthmus.encoders.split import Split
 from isthmus.errors import ModelError, OptionError
 
 _CPU_BUDGET = 512 << 20

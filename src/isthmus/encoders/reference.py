@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.tower import Inputs, Side
 
 _FOLDER = Path(__file__).parent / "reference_set"
+EXAMPLE = min(_FOLDER.glob("*.jpg"))
 
 
 def reference_inputs(processing: Processing, side: Side) -> Iterator[tuple[Inputs, Tensor]]:
@@ -28,5 +29,13 @@ def reference_inputs(processing: Processing, side: Side) -> Iterator[tuple[Input
         inputs, _, layouts = processing.pictures([open_picture(path)])
         by_size.setdefault(tuple(inputs["pixel_values"].shape), []).append((inputs, content_of(layouts)))
     for same in by_size.values():
-        values = torch.cat([inputs["pixel_values"] for inputs, _ in same])
-        yield {**same[0][0], "pixel_values": values}, torch.cat([mask for _, mask in same])
+        yield together([inputs for inputs, _ in same]), torch.cat([mask for _, mask in same])
+
+
+def together(inputs: Sequence[Inputs]) -> Inputs:
+    """One batch of several inputs of one size; what is no tensor is that of the first."""
+    first = inputs[0]
+    return {
+        name: torch.cat([one[name] for one in inputs]) if isinstance(value, Tensor) else value
+        for name, value in first.items()
+    }

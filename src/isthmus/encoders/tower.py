@@ -1,4 +1,4 @@
-"""Tower and Split: one side of a dual encoder, and how it is cut at a layer.
+"""Tower: one side of a dual encoder, and how it is cut at a layer.
 
 A tower is cut, not re-implemented: the model's own code runs up to the cut once, and again from the cut on any
 batch of replacements, so masks, position ids, pooling and projections stay the model's.
@@ -6,8 +6,7 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -16,7 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.counting import count, uncounted
-from isthmus.encoders.cut import entered, recorded, resumed
+from isthmus.encoders.cut import recorded
+from isthmus.encoders.parts import Attention
+from isthmus.encoders.split import Entrance, Split
+from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
@@ -34,15 +36,17 @@ class Tower:
         side: "image" or "text".
         model: the module whose mode and parameters are held still while the tower runs.
         encode: the model's own code from inputs to joint-space embeddings, `(B, D)`, not normalised.
-        owner, stack: the module that runs the blocks, and the name of its `ModuleList` of blocks.
+        owner, stack: the module that runs the blocks, and the name of its `ModuleList` or `Sequential` of blocks; or
+            the paths from it to each of the blocks, in the order in which they run.
         stem: module and attribute name of the embedding that only reads `stem_input`, where running it on every
             replacement would be dear (the patch convolution); None runs it.
         stem_input: the name of the input that only the stem reads.
         lookup: module and attribute name of the embedding that turns token ids into vectors, before positions are
             added; None where pixels enter, which are then the input named `stem_input`.
         limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, None where they are not known.
-        attention: the name of a block's self-attention module.
-        blocks: the stack of blocks.
+        attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
+            as CLIP's; None where blocks have none that can be read.
+        blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.
         reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
             count in its mean state; None where there is no such set.
     """
@@ -51,21 +55,29 @@ class Tower:
     model: nn.Module
     encode: Callable[[Inputs], Tensor]
     owner: nn.Module
-    stack: str
+    stack: str | tuple[str, ...]
     stem: tuple[nn.Module, str] | None = None
     stem_input: str = ""
     lookup: tuple[nn.Module, str] | None = None
     limits: tuple[Tensor, Tensor] | None = None
-    attention: str = "self_attn"
+    attention: Attention | str | None = "self_attn"
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
-    blocks: nn.ModuleList = field(init=False, repr=False)
+    blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
+    in_sequence: bool = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
     _means: dict[int | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
         with lock_of(self.model):
-            object.__setattr__(self, "blocks", getattr(self.owner, self.stack))
+            found = getattr(self.owner, self.stack) if isinstance(self.stack, str) else self._named_blocks()
+        object.__setattr__(self, "in_sequence", isinstance(found, nn.Sequential))
+        object.__setattr__(self, "blocks", found)
+        if isinstance(self.attention, str):
+            object.__setattr__(self, "attention", Attention.named(self.attention))
+
+    def _named_blocks(self) -> nn.ModuleList:
+        return nn.ModuleList(self.owner.get_submodule(path) for path in self.stack)
 
     @property
     def depth(self) -> int:
@@ -96,7 +108,7 @@ class Tower:
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
-        with self._undisturbed(), torch.no_grad():
+        with undisturbed(self.model), torch.no_grad():
             return self._finite(self.run(_ordinary(inputs)))
 
     def run(self, inputs: Inputs) -> Tensor:
@@ -117,7 +129,7 @@ class Tower:
             ModelError: the model's output is not finite, or cannot be resumed from this cut.
         """
         index, inputs = self.resolve(layer), _ordinary(inputs)
-        with self._undisturbed(), torch.no_grad(), recorded(self, index) as seen:
+        with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
             embedding = self._finite(self.run(inputs))
         if seen.hidden is None:
             raise ModelError(
@@ -137,7 +149,7 @@ class Tower:
         inputs = _ordinary(inputs)
         if self.lookup is None and self.stem_input not in inputs:
             raise ModelError(f"This {self.side} tower names neither its pixels (stem_input) nor its lookup: name one.")
-        with self._undisturbed(), torch.no_grad(), recorded(self, 0) as seen:
+        with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
             embedding = self._finite(self.run(inputs))
         values = inputs[self.stem_input] if self.lookup is None else seen.vectors
         if values is None or seen.hidden is None:
@@ -153,7 +165,7 @@ class Tower:
         return kept[1]
 
     def reference_states(self, layer: int | None) -> Tensor:
-        """Hidden states `(N, d)` of all patches or words of the reference set, in float32 or better.
+        """Hidden states `(N, d)` of all patches, places of a grid, or words of the reference set, in float32 or better.
 
         Args:
             layer: the cut; None for the vectors of tokens before positions are added.
@@ -169,7 +181,8 @@ class Tower:
         with uncounted():
             for inputs, mask in self.reference():
                 hidden = (self.enter(inputs) if layer is None else self.split(inputs, layer)).hidden
-                found.append(hidden[mask.to(hidden.device)].to(accumulator(hidden.dtype)))
+                own = hidden.movedim(1, -1).flatten(0, 2) if hidden.ndim == 4 else hidden[mask.to(hidden.device)]
+                found.append(own.to(accumulator(hidden.dtype)))
         return torch.cat(found)
 
     def reference_embeddings(self) -> Tensor:
@@ -185,7 +198,8 @@ class Tower:
         if key in self._proved:
             return
         with torch.no_grad(), uncounted():
-            again = split.resume(split.hidden[:1])[0].float()
+            one = torch.zeros(2 if split.hidden.ndim == 4 else 1, dtype=torch.long, device=split.hidden.device)
+            again = split.resume(split.hidden[one], one)[-1].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
         if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
             raise ModelError(
@@ -202,108 +216,6 @@ class Tower:
             )
         return embedding
 
-    @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
-        """Hold the model in eval mode with parameters that take no gradient, one thread at a time."""
-        with lock_of(self.model), torch.inference_mode(False), torch.autocast(_device_type(self.model), enabled=False):
-            training = [module for module in self.model.modules() if module.training]
-            learning = [p for p in self.model.parameters() if p.requires_grad]
-            try:
-                self.model.eval()
-                for parameter in learning:
-                    parameter.requires_grad_(False)
-                yield
-            finally:
-                for module in training:
-                    module.training = True
-                for parameter in learning:
-                    parameter.requires_grad_(True)
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """A tower run up to a layer for a batch of inputs, ready to go on from replaced hidden states.
-
-    Attributes:
-        hidden: `(B, T, d)` the state that enters block `layer`.
-        embedding: `(B, D)` the tower's own output, not normalised.
-    """
-
-    tower: Tower
-    inputs: Inputs
-    layer: int
-    hidden: Tensor
-    embedding: Tensor
-    stem: Tensor | None
-    as_tuple: bool
-
-    def resume(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Run the model's remaining layers on replacements of the hidden state.
-
-        Args:
-            hidden: `(N, T, d)` replacements; gradients flow to them where they ask for it.
-            rows: `(N,)` which input each replacement belongs to; by default they run through the batch in
-                turn, so `N = B x nodes` with the node first.
-
-        Returns:
-            `(N, D)` embeddings, not normalised.
-        """
-        if rows is None:
-            rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
-        with self.tower._undisturbed(), resumed(self, hidden, rows):
-            return self.tower.run(self._expanded(rows))
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one input's state inside the tower: `(T, d)`, or `(C, H, W)` in a convolutional tower."""
-        return tuple(self.hidden.shape[1:])
-
-    def _expanded(self, rows: Tensor) -> dict[str, Any]:
-        def expand(name: str, value: Any) -> Any:
-            if not isinstance(value, Tensor) or value.ndim == 0:
-                return value
-            if name == self.tower.stem_input and self.stem is not None:
-                return value[:1].expand(len(rows), *value.shape[1:])  # its stem is skipped: only the shape counts
-            return value[rows]
-
-        return {name: expand(name, value) for name, value in self.inputs.items()}
-
-
-@dataclass(frozen=True, eq=False)
-class Entrance(Split):
-    """A tower uncut, ready to run on replacements of what enters it.
-
-    Attributes:
-        hidden: `(B, 3, H, W)` pixels as the model takes them, or `(B, T, d)` vectors of the tokens.
-        inside: shape of one input's state at layer 0.
-    """
-
-    inside: torch.Size
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one input's state inside the tower."""
-        return tuple(self.inside)
-
-    def resume(self, hidden: Tensor, rows: Tensor | None = None, *, attended: Tensor | None = None) -> Tensor:
-        """Run the whole tower on replacements `(N, ...)` of `hidden`; see `Split.resume`.
-
-        Args:
-            hidden, rows: as in `Split.resume`.
-            attended: `(N, T)` bool: False takes a position out of the attention mask.
-        """
-        if rows is None:
-            rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
-        inputs = self._expanded(rows)
-        if attended is not None:
-            if not isinstance(inputs.get("attention_mask"), Tensor):
-                raise OptionError(f"The {self.tower.side} tower takes no attention mask: choose another replacement.")
-            inputs["attention_mask"] = inputs["attention_mask"] * attended.to(inputs["attention_mask"])
-        if self.tower.lookup is None:
-            inputs[self.tower.stem_input] = hidden
-        with self.tower._undisturbed(), entered(self.tower, hidden):
-            return self.tower.run(inputs)
-
 
 def _ordinary(inputs: Inputs) -> dict[str, Any]:
     """Tensors made in inference mode cannot take part in a graph; their copies can."""
@@ -318,7 +230,3 @@ def unit(embedding: Tensor) -> Tensor:
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """The type in which sums, norms and cosines are taken."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _device_type(model: nn.Module) -> str:
-    return next(model.parameters()).device.type

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from isthmus.encoders.tower import Split, accumulator
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import accumulator
 from isthmus.errors import OptionError
 
 
@@ -43,8 +44,13 @@ def closed_state(split: Split, closed: str | Tensor, floor: float | None) -> tup
     states: dict[str, Callable[[], Tensor]] = {
         "zero": lambda: torch.zeros_like(hidden),
         "floor": lambda: floor * hidden,
-        "mean": lambda: split.tower.mean_state(split.layer).to(hidden).expand_as(hidden),
+        "mean": lambda: _everywhere(split.tower.mean_state(split.layer).to(hidden), hidden),
     }
     if not isinstance(closed, str) or closed not in states:
         raise OptionError(f"There is no closed state {closed!r}: choose zero, floor, mean, or give a tensor.")
     return states[closed](), {"closed": closed} | ({"floor": floor} if closed == "floor" else {})
+
+
+def _everywhere(state: Tensor, hidden: Tensor) -> Tensor:
+    """One state `(d,)` at all positions `(B, T, d)`, or all places of a grid `(B, d, H, W)`."""
+    return (state[:, None, None] if hidden.ndim == 4 else state).expand_as(hidden)

@@ -25,9 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.attention import attention_weights
+from isthmus.encoders.attention import attention_in, attention_weights, needs_plain
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.registry import Attribution, Method, register
@@ -135,9 +136,8 @@ def flow_of(split: Split, rows: Tensor) -> Flow:
 
     with torch.no_grad(), attention_weights(tower, blocks) as weights, ExitStack() as stack:
         for layer in blocks:
-            value, _ = _projections(tower, layer)
-            block = tower.blocks[layer]
-            modules = ((value, values), (getattr(block, tower.attention), attended), (block, left))
+            value, output = _projections(tower, layer)
+            modules = ((value, values), (output, attended), (tower.blocks[layer], left))
             for module, kept in modules:
                 stack.callback(module.register_forward_hook(keeping(kept, layer)).remove)
         split.resume(split.hidden[rows], rows)
@@ -245,14 +245,16 @@ def bias_of(seen: Flow, layer: int) -> Tensor | float:
 
 
 def _projections(tower: Tower, layer: int) -> Sequence[Any]:
-    """v_proj and out_proj of a block's attention."""
-    attention = getattr(tower.blocks[layer], tower.attention, None)
-    found = [getattr(attention, name, None) for name in ("v_proj", "out_proj")]
+    """The linear maps to values, and from what the heads give, of a block's attention."""
+    where, _ = attention_in(tower, layer)
+    maps = dict(tower.blocks[layer].named_modules())
+    found = [maps.get(path) for path in (where.value, where.output)]
     if not all(isinstance(module, nn.Linear) for module in found):
         raise ModelError(
             f"Attention of block {layer} of the {tower.side} tower has no linear v_proj and out_proj, which this "
             "method reads: choose another method."
         )
+    needs_plain(where, tower)
     return found
 
 

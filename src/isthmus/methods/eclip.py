@@ -13,7 +13,8 @@ from isthmus.encoders.attention import attention_weights
 from isthmus.encoders.cut import recorded
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.checks import whole

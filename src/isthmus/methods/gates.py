@@ -14,7 +14,8 @@ from torch import Tensor
 
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Tower, accumulator, unit
 from isthmus.encoders.weights import version_of
 from isthmus.errors import OptionError
 from isthmus.methods.checks import whole

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout
-from isthmus.encoders.tower import Entrance, Inputs, Split, Tower, accumulator
+from isthmus.encoders.split import Entrance, Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.entering import gathered, replaced
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout, content_of
-from isthmus.encoders.tower import Inputs, Split, Tower
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.joint import joint_nib

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Entrance, Split, accumulator
+from isthmus.encoders.split import Entrance, Split
+from isthmus.encoders.tower import accumulator
 from isthmus.errors import OptionError
 from isthmus.methods.registry import Attribution
 from isthmus.methods.slope import by_position, grid_of, positions_of, score_of, slope

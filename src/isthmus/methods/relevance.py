@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from isthmus.encoders.anatomy import attention_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 from isthmus.methods.registry import Attribution, Method, register
 
-_SHARES = {"q_proj": 0.25, "k_proj": 0.25, "v_proj": 0.5}
+_SHARES = (0.25, 0.25, 0.5)  # of queries, keys and values
 _HALF_SCALES = (1024.0, 1.0)  # in half precision small gradients would be rounded off, and large ones overflow
 
 
@@ -99,13 +100,24 @@ def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(_normalised).remove)
+        _check_norms(tower)
         for layer in layers:
             for module in _activations(tower, layer):
                 stack.callback(module.register_forward_hook(_activated).remove)
             attention = attention_of(tower, layer)
-            for name, share in _SHARES.items():
-                stack.callback(getattr(attention, name).register_forward_hook(_shared(share)).remove)
+            for module, share in zip((attention.query, attention.key, attention.value), _SHARES, strict=True):
+                stack.callback(module.register_forward_hook(_shared(share)).remove)
         yield
+
+
+def _check_norms(tower: Tower) -> None:
+    """Refuse blocks whose states are scaled by something that the rules do not know."""
+    for module in tower.blocks.modules():
+        if "norm" in type(module).__name__.lower() and not isinstance(module, nn.LayerNorm):
+            raise ModelError(
+                f"The blocks of the {tower.side} tower hold {type(module).__name__}, for which AttnLRP has no rule "
+                "here: choose another method."
+            )
 
 
 def _activations(tower: Tower, layer: int) -> list[nn.Module]:

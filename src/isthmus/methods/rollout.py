@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.attention import attention_weights
+from isthmus.encoders.attention import attention_in, attention_weights
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.registry import Attribution, Method, register
 
@@ -71,7 +72,7 @@ def _mean_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int, Ten
             return average
 
         for layer in layers:  # these hooks run after those that keep the weights
-            module = getattr(tower.blocks[layer], tower.attention)
+            _, module = attention_in(tower, layer)
             stack.callback(module.register_forward_hook(averaging(layer)).remove)
         yield seen
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Split, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import accumulator, unit
 
 # Gradients of a cosine are small; in half precision they would be rounded off to zero.
 _HALF_SCALE = 1024.0

@@ -21,9 +21,11 @@ from torch import Tensor
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from isthmus.encoders.anatomy import Parts, anatomy, head_of, merged_heads, split_heads, states
+from isthmus.encoders.attention import attention_in, needs_plain
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator, unit
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.errors import OptionError
 from isthmus.methods.checks import whole
 from isthmus.methods.registry import Attribution, Method, register
@@ -175,6 +177,7 @@ def _features(
     if count > tower.depth:
         raise OptionError(f"blocks={blocks} is too many: the {tower.side} tower has {tower.depth} blocks.")
     first, steps = tower.depth - count, list[Tensor]()
+    needs_plain(attention_in(tower, first)[0], tower)
 
     def visit(_: int, parts: Parts) -> None:
         step = parts.output(mix(parts).to(parts.values.dtype)).to(accumulator(parts.values.dtype))

@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Inputs, Split, Tower, accumulator
+from isthmus.encoders.split import Split
+from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.errors import ModelError, OptionError
 from isthmus.methods.checks import probability, whole
 from isthmus.methods.closed import closed_state

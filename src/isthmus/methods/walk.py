@@ -10,7 +10,8 @@ from torch import Tensor
 
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
-from isthmus.encoders.tower import Entrance, accumulator, unit
+from isthmus.encoders.split import Entrance
+from isthmus.encoders.tower import accumulator, unit
 from isthmus.entering import gathered
 from isthmus.errors import OptionError
 from isthmus.methods.slope import positions_of

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.layout import TokenLayout
-from isthmus.encoders.tower import Entrance, Side, unit
+from isthmus.encoders.split import Entrance
+from isthmus.encoders.tower import Side, unit
 from isthmus.errors import OptionError
 from isthmus.metrics.maps import shares, token_shares
 from isthmus.metrics.pairs import Judged, Pairs

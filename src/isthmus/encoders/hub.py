@@ -1,0 +1,139 @@
+"""Reads transformers models from the hub, its cache or a folder; what goes wrong is one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from logging import ERROR
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from isthmus.encoders.weights import fingerprint
+from isthmus.errors import ModelError
+
+_FEATURES = ("get_image_features", "get_text_features")
+_RETRIEVAL = ("BlipForImageTextRetrieval",)  # has the parts of a dual encoder, but offers no features
+
+
+def pretrained_model(name: str, path: str, *, dtype: torch.dtype | None, attention: str | None) -> nn.Module:
+    """The dual encoder of a hub name or a folder, in eval mode.
+
+    Raises:
+        ModelError: there is none, it is damaged, or it is another kind of model.
+    """
+    from transformers import AutoConfig
+
+    with _kindly(name), _quiet():
+        if not Path(path).is_dir():
+            _ask_hub(path)
+        elif not (Path(path) / "config.json").is_file():
+            raise FileNotFoundError("there is no config.json")
+        config = AutoConfig.from_pretrained(path)
+    maker = _class_of(config, name)
+    options = {} if attention is None else {"attn_implementation": attention}
+    with _kindly(name), _quiet():
+        model, info = maker.from_pretrained(
+            path, torch_dtype=dtype or torch.float32, output_loading_info=True, **options
+        )
+    missing = [key for key in info["missing_keys"] if not key.endswith("position_ids")]
+    if missing:
+        raise ModelError(
+            f"{name!r} lacks {len(missing)} of the weights of {type(model).__name__} (such as {sorted(missing)[0]}), "
+            "which would be random: it is not a whole checkpoint of a dual encoder."
+        )
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def _class_of(config: Any, name: str) -> Any:
+    """The class that a checkpoint was saved from, where it has features; else the model within it."""
+    import transformers
+
+    for given in getattr(config, "architectures", None) or ():
+        found = getattr(transformers, given, None)
+        if found is not None and (given in _RETRIEVAL or all(hasattr(found, one) for one in _FEATURES)):
+            return found
+    mapping = transformers.AutoModel._model_mapping
+    found = mapping.get(type(config), None)
+    if found is None or not all(hasattr(found, one) for one in _FEATURES):
+        raise ModelError(
+            f"{name!r} is a {config.model_type!r} model, which transformers {transformers.__version__} knows no dual "
+            "encoder of: Isthmus reads models with get_image_features and get_text_features, such as CLIP and SigLIP."
+        )
+    return found
+
+
+def pretrained_processor(name: str, path: str) -> Any:
+    """The image processor, on Pillow, and the tokenizer of a hub name or a folder. Raises ModelError, see above."""
+    from transformers import AutoImageProcessor, AutoTokenizer
+
+    with _kindly(name), _quiet():
+        try:
+            image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
+        except TypeError:  # transformers 4 knows no backends
+            image_processor = AutoImageProcessor.from_pretrained(path, use_fast=False)
+        return {"image_processor": image_processor, "tokenizer": AutoTokenizer.from_pretrained(path)}
+
+
+@contextlib.contextmanager
+def _kindly(name: str) -> Iterator[None]:
+    """A file of somebody else's can fail in any way; the user needs one sentence about which and what to do."""
+    try:
+        yield
+    except (ModelError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if Path(name).is_dir() or name == "mini":
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ModelError(
+                f"The folder {name!r} does not hold a whole transformers model (config.json, model.safetensors, "
+                f"tokenizer.json, preprocessor_config.json): {reason}"
+            ) from error
+        raise ModelError(
+            f"No model {name!r}: there is no such folder, it is not in the local cache, and the Hugging Face hub "
+            'does not give it; check the name and the network, or use the bundled "mini".'
+        ) from error
+
+
+def _ask_hub(name: str) -> None:
+    """Fail at once where the hub does not have a model or is out of reach; its own download would retry for long."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(name, "config.json"), str):
+        get_hf_file_metadata(hf_hub_url(name, "config.json"))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back transformers' own bar and advice, and the hub's; the hub's download bars stay."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    level, bars, hub_level = logging.get_verbosity(), logging.is_progress_bar_enabled(), hub_logging.get_verbosity()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def revision_of(model: Any, path: Path) -> str:
+    """Short hash of the weights: of the file where there is one, the hub's commit, else of the tensors."""
+    file = path / "model.safetensors"
+    if file.is_file():
+        digest = hashlib.sha256()
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()[:12]
+    commit = getattr(model.config, "_commit_hash", None)
+    return str(commit)[:12] if commit else fingerprint(model)

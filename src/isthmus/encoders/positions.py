@@ -1,0 +1,93 @@
+"""Which positions of an image tower's sequence are patches: found by changing pixels and seeing what changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from isthmus.encoders.finding import Parts
+from isthmus.encoders.running import Encode, entering_states
+from isthmus.encoders.tower import Inputs
+from isthmus.errors import ModelError
+
+_BY_HAND = "describe the tower by hand with isthmus.Tower(...)."
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Where a picture's patches are.
+
+    Attributes:
+        side: of a patch in pixels of the model's input; of a convolutional tower, what a place of its last state
+            stands for, rounded up.
+        before, after: how many special positions stand before and after the patches, which go row by row.
+    """
+
+    side: int
+    before: int = 0
+    after: int = 0
+
+    @property
+    def names_before(self) -> tuple[str, ...]:
+        """CLS, and registers behind it."""
+        return tuple("CLS" if i == 0 else f"REG{i}" for i in range(self.before))
+
+    @property
+    def names_after(self) -> tuple[str, ...]:
+        """Names of the positions behind the patches, of which only the model knows what they are."""
+        return tuple(f"TOKEN{i + 1}" for i in range(self.after))
+
+
+def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -> Patches:
+    """Find where the patches of a picture stand.
+
+    Args:
+        encode: the tower's own code.
+        inputs: of one picture, pixels `(1, 3, H, W)` or, cut into N patches already, `(1, N, values)`.
+        parts: of this tower.
+        entering: the name of the pixels.
+
+    Raises:
+        ModelError: a patch is not one position, or the patches do not stand row by row.
+    """
+    pixels = inputs[entering]
+    if parts.entering.ndim == 4:
+        return Patches(-(-pixels.shape[-1] // parts.leaving.shape[-1]))
+    if pixels.ndim == 3:
+        side = round((pixels.shape[-1] / 3) ** 0.5)
+        return _checked(encode, inputs, parts, entering, side, _one_patch_changed(pixels), pixels.shape[1])
+    if parts.patch is None:
+        raise ModelError(f"No convolution of this image tower cuts the pixels into patches: {_BY_HAND}")
+    side = parts.patch
+    rows, columns = (length // side for length in pixels.shape[-2:])
+    three = pixels.repeat(3, 1, 1, 1)
+    three[1, :, :side, :side] += 1
+    three[2, :, (rows - 1) * side : rows * side, (columns - 1) * side : columns * side] += 1
+    return _checked(encode, inputs, parts, entering, side, three, rows * columns)
+
+
+def _one_patch_changed(pixels: Tensor) -> Tensor:
+    """Three copies of patches `(1, N, values)`: as they are, with the first changed, and with the last."""
+    three = pixels.repeat(3, 1, 1)
+    three[1, 0] += 1
+    three[2, -1] += 1
+    return three
+
+
+def _checked(
+    encode: Encode, inputs: Inputs, parts: Parts, entering: str, side: int, three: Tensor, count: int
+) -> Patches:
+    others = {k: v.expand(3, *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
+    states = entering_states(encode, {**others, entering: three}, parts.first).float()
+    changed = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
+    first, last = (one.nonzero()[:, 0].tolist() for one in changed)
+    if len(first) != 1 or len(last) != 1 or last[0] - first[0] != count - 1:
+        raise ModelError(f"The {count} patches of this image tower do not stand row by row in its sequence: {_BY_HAND}")
+    return Patches(side, first[0], states.shape[1] - 1 - last[0])
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] == 1
