@@ -4,6 +4,7 @@
     python benchmarks/defaults.py more  --data ../shared/data --out out/defaults   # rules, steps, special, layer sets
     python benchmarks/defaults.py final --data ../shared/data --out out/defaults   # what is left, beside trivial maps
     python benchmarks/defaults.py others --data ../shared/data --out out/defaults  # NIB beside other methods
+    python benchmarks/defaults.py texts --data ../shared/data --out out/defaults   # closed states of texts, paired
 
 Insertion minus deletion is that of the cosine, in points, with parts replaced by the mean; pointing and average
 precision are those of `a photo of a NAME` on COCO's masks. Steps of the curves come in groups (`--points`).
@@ -23,7 +24,7 @@ import isthmus
 from isthmus.benchmark.plan import Plan, metrics_of
 from isthmus.benchmark.run import run
 from isthmus.benchmark.spec import Spec
-from isthmus.benchmark.summary import summarise
+from isthmus.benchmark.summary import paired_tests_of, summarise
 from isthmus.datasets import open_dataset, sampled
 
 LAYERS = range(13)
@@ -104,24 +105,32 @@ def others() -> tuple[Spec, ...]:
     )
 
 
+def texts() -> tuple[Spec, ...]:
+    """The closed states at layer 0, between which only a paired test can tell on texts."""
+    zero = _nib("zero 0", layer=0, closed="zero", rule="gauss-legendre-sinh")
+    return (_nib("mean 0", layer=0, closed="mean"), zero, _nib("floor 0", layer=0, closed="floor"))
+
+
 def specs_of(stage: str, dataset: str, layers: Sequence[int]) -> tuple[Spec, ...]:
     """What a stage measures on a dataset."""
     if stage == "grid":
         return grid(dataset)
     if stage == "more":
         return more(dataset, layers)
+    if stage == "texts":
+        return texts()
     return final() if stage == "final" else others()
 
 
 def evaluated(
     args: argparse.Namespace, specs: tuple[Spec, ...], dataset: str, limit: int | None
 ) -> list[dict[str, Any]]:
-    """Mean and interval of each spec on one dataset."""
+    """Mean and interval of each spec on one dataset; paired differences from the mean in the stage of texts."""
     model = isthmus.load(args.model, dtype=args.dtype)
     samples, _ = sampled(open_dataset(args.data / f"{dataset}.json"), limit=limit)
     found = []
     parts = [("caption", samples, ("insertion", "deletion", "insertion-deletion"))]
-    if dataset == "coco" and args.stage != "more":
+    if dataset == "coco" and args.stage not in ("more", "texts"):
         regions = samples[:REGION_SAMPLES]
         parts.append(("region", regions, ("pointing-game", "average-precision", "energy-inside")))
     for name, part, metrics in parts:
@@ -133,9 +142,13 @@ def evaluated(
             metrics_of(metrics),
             metric_options={m: {"points": args.points} for m in metrics} if name == "caption" else {},
             batch_size=32,
+            sides=("text",) if args.stage == "texts" else ("image", "text"),
         )
         outcome = run(plan, args.out / f"{args.stage}-{dataset}-{name}", progress=_told)
-        found += [vars(row) for row in summarise(outcome.rows)]
+        if args.stage == "texts":
+            found += [vars(row) for row in paired_tests_of(outcome.rows, reference="mean 0")]
+        else:
+            found += [vars(row) for row in summarise(outcome.rows)]
         for label, reason in outcome.refused.items():
             print(f"{label}: {reason}", flush=True)
     return found
@@ -148,7 +161,7 @@ def _told(done: int, total: int, label: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stage", choices=("grid", "more", "final", "others"))
+    parser.add_argument("stage", choices=("grid", "more", "final", "others", "texts"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("out/defaults"))
     parser.add_argument("--model", default="mini")

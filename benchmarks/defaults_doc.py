@@ -143,7 +143,28 @@ def lent(rows: Sequence[Row], final: Sequence[Row], names: dict[str, str]) -> li
     return [*rows, *(r for r in more if (r["method"], r["dataset"]) not in there)]
 
 
+def paired(rows: Sequence[Row]) -> str:
+    """A line a closed state of texts, a column a dataset: what the mean gains on it over the same pairs."""
+    rows = [r for r in rows if (r["metric"], r["side"], r["variant"]) == MEASURES["text"]]
+    datasets = [name for name in SIZES if any(r["dataset"] == name for r in rows)]
+    own = {(r["second"] if r["first"] == "mean 0" else r["first"], r["dataset"]): r for r in rows}
+    lines: list[list[str | None]] = []
+    for other in ("zero 0", "floor 0"):
+        cells: list[str | None] = [f"mean less {other.removesuffix(' 0')}"]
+        for dataset in datasets:
+            row = own[other, dataset]
+            sign = 1 if row["first"] == "mean 0" else -1
+            low, high = sorted((sign * row["low"], sign * row["high"]))
+            p = "p below 0.001" if row["p_corrected"] < 0.001 else f"p = {row['p_corrected']:.3f}"
+            cells.append(f"{sign * row['difference']:.1f} [{low:.1f}, {high:.1f}], {p}")
+        lines.append(cells)
+    caption = "Insertion minus deletion, text, at layer 0: paired differences, p by Holm's correction."
+    return grid_markdown(["setting", *datasets], lines, caption=caption)
+
+
 def body_of(stage: str, rows: Sequence[Row]) -> str:
+    if stage == "texts":
+        return paired(rows)
     found = [by_dataset(rows, m) for m in ("image", "text")]
     local = ["pointing", "average precision", "energy"]
     margins = ["image, margin", "text, margin"]
@@ -156,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/defaults"))
     args = parser.parse_args()
-    rows = {stage: measured(stage, args.out) for stage in ("grid", "more", "final", "others")}
+    rows = {stage: measured(stage, args.out) for stage in ("grid", "more", "final", "others", "texts")}
     trivial = {name: name for name in ("random", "flat", "centre")}
     rows["grid"] = lent(rows["grid"], rows["final"], trivial | {"paper": "paper"})
     same = {"mean 0": "gauss-legendre-cubic 10", "mean 0, special open": "special open"}
