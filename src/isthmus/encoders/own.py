@@ -13,7 +13,7 @@ from isthmus.encoders.dual import DualEncoder, Readers
 from isthmus.encoders.finding import Parts, patch_side
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import patches_of
-from isthmus.encoders.processing import PictureReader
+from isthmus.encoders.processing import PictureReader, only_size_of
 from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.running import Encode, calls_of
 from isthmus.encoders.still import undisturbed
@@ -158,6 +158,7 @@ def _pictures(tower: Tower, image_processor: Any, patch: int | None) -> tuple[Pi
         image_size=None,
         device=device,
         convolutional=entering.hidden.ndim == 4,
+        only_size=only_size_of(tower.encode, inputs["pixel_values"], patches.side),
     )
     return reader, entering.embedding
 

@@ -18,7 +18,7 @@ from isthmus.encoders.flat import PatchReader, trimmed
 from isthmus.encoders.hub import pretrained_model, pretrained_processor, revision_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import Patches, patches_of
-from isthmus.encoders.processing import PictureReader
+from isthmus.encoders.processing import PictureReader, only_size_of
 from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.running import Encode
 from isthmus.encoders.still import undisturbed
@@ -97,6 +97,7 @@ def _image_side(
         image_size=size,
         device=device,
         convolutional=convolutional,
+        only_size=only_size_of(encode, inputs["pixel_values"], patches.side) if native is None else None,
     )
     return replace(tower, limits=reader.limits), reader
 
