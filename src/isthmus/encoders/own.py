@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.dual import DualEncoder, Readers
-from isthmus.encoders.finding import Parts, patch_side
+from isthmus.encoders.finding import patch_side
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import patches_of
 from isthmus.encoders.processing import PictureReader, only_size_of
@@ -138,17 +139,12 @@ def _pictures(tower: Tower, image_processor: Any, patch: int | None) -> tuple[Pi
     inputs = {"pixel_values": found["pixel_values"].to(device)}
     calls, _ = calls_of(tower.model, tower.encode, inputs)
     entering, last = tower.split(inputs, 0), tower.split(inputs, tower.depth)
-    parts = Parts(
-        owner=tower.owner,
-        stack=tower.stack,
-        stem=tower.stem,
-        lookup=None,
-        attention=None,
+    parts: Any = SimpleNamespace(  # what `patches_of` reads of `finding.Parts`
         first=tower.blocks[0],
         entering=entering.hidden,
         leaving=last.hidden,
         patch=patch or patch_side(calls, inputs["pixel_values"]),
-        length=None,
+        sequence_first=getattr(tower, "sequence_first", False),
     )
     patches = patches_of(tower.encode, inputs, parts, entering="pixel_values")
     reader = PictureReader(

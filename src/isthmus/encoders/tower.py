@@ -209,7 +209,7 @@ class Tower:
             return
         with torch.no_grad(), uncounted():
             one = torch.zeros(2 if split.hidden.ndim == 4 else 1, dtype=torch.long, device=split.hidden.device)
-            again = split.resume(split.hidden[one], one)[-1].float()
+            again = self._again(split, one)[-1].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
         if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
             raise ModelError(
@@ -217,6 +217,17 @@ class Tower:
                 f"another embedding (relative error {error:.1e}); choose another layer."
             )
         self._proved.add(key)
+
+    def _again(self, split: Split, rows: Tensor) -> Tensor:
+        try:
+            return split.resume(split.hidden[rows], rows)
+        except (RuntimeError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+                raise
+            raise ModelError(
+                f"The {self.side} tower cannot be cut at layer {split.layer}: its blocks do not read what the ones "
+                f"before them give ({str(error).splitlines()[0]}); name blocks that run one after the other."
+            ) from error
 
     def _check_slopes(self, embedding: Tensor) -> None:
         """Refuse, once for a model, layers that torch cannot run back: it would leave them out with a warning."""
