@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from isthmus.encoders.counting import count, uncounted
 from isthmus.encoders.cut import recorded
-from isthmus.encoders.parts import Attention, blocks_of, module_of
+from isthmus.encoders.naming import blocks_of, module_of
+from isthmus.encoders.parts import Attention
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import differentiable, lock_of, version_of
