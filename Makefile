@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types imports unit docs bench clean
+.PHONY: help demo test matrix lint types imports unit docs bench clean
 
 help:
 	@echo "make demo   set up, explain a picture of a dog offline, print the path of the page"
 	@echo "make test   set up, run every check: lint, types, imports, tests with coverage, docs"
+	@echo "make matrix run the tests of models on older and newer transformers and open_clip (16 GB, an hour or two)"
 	@echo "make bench  set up, measure speed and completeness"
 	@echo "make clean  remove the environment and what was made"
 
@@ -53,9 +54,13 @@ unit: $(VENV)/dev.stamp
 	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
 
+# Environments of their own, .venv-*: `.ci/matrix --help` tells of them, and takes the names of those to run.
+matrix:
+	@PYTHON=$(PYTHON) .ci/matrix
+
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python benchmarks/explain_once.py
 	@$(BIN)/python benchmarks/completeness.py
 
 clean:
-	rm -rf $(VENV) $(DEMO) isthmus-out out build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-transformers-* $(VENV)-open_clip-* $(DEMO) isthmus-out out build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

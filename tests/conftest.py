@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from collections.abc import Callable
@@ -11,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPModel
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 EXAMPLES = ROOT / "examples"
+
+# Whether the installed transformers can give CLIP pictures of another size than it was trained on (4.48 and later).
+INTERPOLATES = "interpolate_pos_encoding" in inspect.signature(CLIPModel.get_image_features).parameters
 
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)  # more threads than cores only wait
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import isthmus
-from conftest import EXAMPLES, picture
+from conftest import EXAMPLES, INTERPOLATES, picture
 from isthmus.encoders.processing import covering_part, seen_part
 from isthmus.errors import InputError, ModelError, OptionError
 from isthmus.explanation import Explanation
@@ -180,6 +180,7 @@ def test_crops_of_other_processors() -> None:
     assert (cover.left, cover.top, cover.right, cover.bottom) == (25, 0, 75, 50)
 
 
+@pytest.mark.skipif(not INTERPOLATES, reason="this transformers cannot interpolate CLIP's position embedding")
 def test_another_input_size_interpolates_positions(dog: Path) -> None:
     model = isthmus.load("mini", image_size=(160, 288), device="cpu")
     one = isthmus.explain(model, dog, "a dog", **FAST)
@@ -368,6 +369,7 @@ def test_the_crop_is_what_the_patches_cover(make_tiny: Callable[..., Any]) -> No
     assert np.isnan(one.image.heatmap()[-6:]).all()
 
 
+@pytest.mark.skipif(not INTERPOLATES, reason="this transformers cannot interpolate CLIP's position embedding")
 def test_a_processor_that_does_not_crop_has_a_mean_state_too(make_tiny: Callable[..., Any]) -> None:
     model = make_tiny()
     model.processing.of_pictures._image_processor.do_center_crop = False

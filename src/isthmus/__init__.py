@@ -25,6 +25,8 @@ _HOMES = {
     "Pair": "targets",
     "Contrast": "targets",
     "Direction": "targets",
+    "from_towers": "encoders.own",
+    "image_processor": "encoders.own",
     "DualEncoder": "encoders.dual",
     "PreparedImage": "encoders.dual",
     "Tower": "encoders.tower",
@@ -59,6 +61,8 @@ __all__ = [
     "decompose",
     "describe_direction",
     "explain",
+    "from_towers",
+    "image_processor",
     "load",
     "name_heads",
     "neighbors",
@@ -69,6 +73,7 @@ if TYPE_CHECKING:
     from isthmus.comparison import Comparison, compare
     from isthmus.directions import describe_direction
     from isthmus.encoders.dual import DualEncoder, PreparedImage
+    from isthmus.encoders.own import from_towers, image_processor
     from isthmus.encoders.tower import Tower
     from isthmus.errors import IsthmusError
     from isthmus.exemplars import neighbors

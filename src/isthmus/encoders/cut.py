@@ -109,7 +109,7 @@ def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
 def _leave_out(stack: ExitStack, split: Split, hidden: Tensor) -> None:
     """Take the blocks before the cut out of the stack; behind the last, what stands for it gives the state."""
     tower, blocks, layer = split.tower, split.tower.blocks, split.layer
-    end = Given(hidden, as_tuple=split.as_tuple)
+    end = Given(hidden, as_tuple=split.as_tuple, instead_of=blocks[-1])
     if isinstance(tower.stack, str):
         rest = [*blocks][layer:] or [end]
         whole = nn.Sequential(*rest) if tower.in_sequence else nn.ModuleList(rest)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.tower import Inputs, Side, Tower
-from isthmus.encoders.weights import fingerprint, version_of
+from isthmus.encoders.weights import device_of, dtype_of, fingerprint, version_of
 from isthmus.explanation import Box
 
 
@@ -122,12 +122,12 @@ class DualEncoder:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return next(self.model.parameters()).dtype
+        return dtype_of(self.model)
 
     def tower(self, side: Side) -> Tower:
         """The tower of a side."""

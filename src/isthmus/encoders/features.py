@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from isthmus.encoders.tower import Inputs, Side
+from isthmus.encoders.weights import dtype_of
 from isthmus.errors import ModelError
 
 _METHODS: dict[Side, str] = {"image": "get_image_features", "text": "get_text_features"}
@@ -31,9 +32,9 @@ def encoder_of(model: Any, side: Side) -> Callable[[Inputs], Tensor]:
     if not callable(getattr(model, name, None)):
         raise ModelError(
             f"{type(model).__name__} is no dual encoder that Isthmus can read: it has no {name}. Give a model with "
-            "get_image_features and get_text_features, or build isthmus.DualEncoder of two isthmus.Tower by hand."
+            "get_image_features and get_text_features, or name its parts with isthmus.Tower and isthmus.from_towers."
         )
-    first = getattr(model.config, "model_type", "") in _FIRST_POSITION
+    first = getattr(getattr(model, "config", None), "model_type", "") in _FIRST_POSITION
 
     def encode(inputs: Inputs) -> Tensor:
         return _embedding(getattr(model, name)(**_in_its_type(model, inputs)), side, first=first)
@@ -61,7 +62,7 @@ def scale_of(model: Any) -> Callable[[], Tensor] | None:
 
 def _in_its_type(model: nn.Module, inputs: Inputs) -> dict[str, Any]:
     """Not every model turns pixels into the type of its weights."""
-    dtype = next(model.parameters()).dtype
+    dtype = dtype_of(model)
     return {
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in inputs.items()

@@ -80,7 +80,7 @@ def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, en
         first=first.module,
         entering=first.read,
         leaving=last.gave,
-        patch=_patch(before, values) if side == "image" else None,
+        patch=patch_side(before, values) if side == "image" else None,
         length=_length(before, values) if side == "text" else None,
     )
 
@@ -181,7 +181,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
-def _patch(before: Sequence[Call], pixels: Tensor) -> int | None:
+def patch_side(before: Sequence[Call], pixels: Tensor) -> int | None:
     """The stride of the convolution that reads the pixels."""
     for call in before:
         if isinstance(call.module, nn.Conv2d) and isinstance(call.read, Tensor) and call.read.shape == pixels.shape:

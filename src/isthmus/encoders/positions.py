@@ -60,7 +60,10 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
         side = round((pixels.shape[-1] / 3) ** 0.5)
         return _checked(encode, inputs, parts, entering, side, _one_patch_changed(pixels), pixels.shape[1])
     if parts.patch is None:
-        raise ModelError(f"No convolution of this image tower cuts the pixels into patches: {_BY_HAND}")
+        raise ModelError(
+            "No convolution of this image tower cuts the pixels into patches: describe the towers by hand and give the "
+            "side of a patch with isthmus.from_towers(..., patch=16)."
+        )
     side = parts.patch
     rows, columns = (length // side for length in pixels.shape[-2:])
     three = pixels.repeat(3, 1, 1, 1)

@@ -16,6 +16,7 @@ from isthmus.encoders.dual import Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout, image_layout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.positions import Patches
+from isthmus.encoders.running import Encode
 from isthmus.encoders.tower import Inputs
 from isthmus.errors import InputError
 from isthmus.explanation import Box
@@ -32,6 +33,7 @@ class PictureReader:
         image_size: `(height, width)` to use in place of the processor's, None for the processor's own.
         device: where the inputs go.
         convolutional: whether the tower has a grid of places, not a sequence of patches.
+        only_size: `(height, width)` where the tower takes no other.
     """
 
     def __init__(
@@ -43,11 +45,12 @@ class PictureReader:
         image_size: tuple[int, int] | None,
         device: torch.device,
         convolutional: bool = False,
+        only_size: tuple[int, int] | None = None,
     ) -> None:
         """Keep the parts; see the class."""
         self._image_processor, self._patches = image_processor, patches
         self._native_size, self._image_size = native_size, image_size
-        self._device, self._convolutional = device, convolutional
+        self._device, self._convolutional, self._only_size = device, convolutional, only_size
 
     @property
     def _patch(self) -> int:
@@ -63,6 +66,12 @@ class PictureReader:
                 "(batch_size=1), or load the model with an image_size."
             )
         height, width = values[0].shape[-2:]
+        if self._only_size not in (None, (height, width)):
+            raise InputError(
+                "This model takes pictures of {} x {} pixels alone, not {} x {}: prepare them at that size.".format(
+                    *self._only_size[::-1], width, height
+                )
+            )
         inputs: dict[str, Any] = {"pixel_values": torch.stack(values).to(self._device)}
         if self._native_size is not None and (height, width) != self._native_size:
             inputs["interpolate_pos_encoding"] = True
@@ -116,6 +125,17 @@ class PictureReader:
         black, white = self.limits
         pixels = (((values - black) / (white - black)).clamp(0, 1) * 255).round().to(torch.uint8)
         return Picture(Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())), "")
+
+
+def only_size_of(encode: Encode, pixels: Tensor, side: int) -> tuple[int, int] | None:
+    """The size `(height, width)` of an example's pixels, where a tower takes no picture that is a patch larger."""
+    height, width = pixels.shape[-2:]
+    larger = pixels.new_zeros(1, 3, height + side, width + side)
+    try:
+        encode({"pixel_values": larger})
+    except (RuntimeError, ValueError):
+        return int(height), int(width)
+    return None
 
 
 def limits_of(image_processor: Any) -> tuple[Tensor, Tensor]:

@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 
 from isthmus.encoders.layout import TokenLayout, text_layout
+from isthmus.encoders.tokens import Tokens
 from isthmus.encoders.tower import Inputs
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import InputError
 
 
 class TextReader:
-    """A transformers fast tokenizer, called as a model was trained with it.
+    """A transformers fast tokenizer, called as a model was trained with it, or a user's own.
 
     Args:
-        tokenizer: a fast tokenizer, since words need character offsets.
+        tokenizer: a fast tokenizer, since words need character offsets, or `Tokens`.
         max_tokens: positions that the text tower has.
         device: where the inputs go.
-        masked: whether the model is told which positions are padding; else it reads them as any other.
-        always_padded: whether texts are padded to `max_tokens`, not to the longest.
+        masked: whether the model is told which positions are padding.
+        always_padded: whether texts are padded to `max_tokens`, not to the longest; a model that is not told then
+            reads padding as it reads any other position.
     """
 
     def __init__(
@@ -100,9 +102,11 @@ class TextReader:
             names.append(name)
         offsets = [tuple(o) for o in batch["offset_mapping"][row].tolist()]
         total = len(names) if self._always_padded else 0
-        return text_layout(text, offsets, names, padding_is_read=not self._masked, total=total)
+        return text_layout(text, offsets, names, padding_is_read=self._always_padded and not self._masked, total=total)
 
     def _special_name(self, token: int, seen: set[str | None]) -> str:
+        if isinstance(self._tokenizer, Tokens):
+            return "EOS" if None in seen else "BOS"
         if token == self._tokenizer.bos_token_id and "BOS" not in seen:
             return "BOS"
         if token == self._tokenizer.eos_token_id:
@@ -120,3 +124,9 @@ class TextReader:
 def short(text: str) -> str:
     """A text as errors quote it."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two embeddings are the same but for rounding."""
+    error = (one.float() - other.float()).norm() / one.float().norm()
+    return bool(error < (0.02 if one.dtype in (torch.float16, torch.bfloat16) else 1e-3))

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from isthmus.encoders.counting import count, uncounted
 from isthmus.encoders.cut import recorded
+from isthmus.encoders.naming import blocks_of, module_of
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
-from isthmus.encoders.weights import lock_of, version_of
+from isthmus.encoders.weights import differentiable, lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
 Side = Literal["image", "text"]
@@ -70,14 +71,14 @@ class Tower:
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
         with lock_of(self.model):
-            found = getattr(self.owner, self.stack) if isinstance(self.stack, str) else self._named_blocks()
+            found = blocks_of(self.owner, self.stack)
+            for what, place in (("stem", self.stem), ("lookup", self.lookup)):
+                if place is not None:
+                    module_of(*place, what)
         object.__setattr__(self, "in_sequence", isinstance(found, nn.Sequential))
         object.__setattr__(self, "blocks", found)
         if isinstance(self.attention, str):
             object.__setattr__(self, "attention", Attention.named(self.attention))
-
-    def _named_blocks(self) -> nn.ModuleList:
-        return nn.ModuleList(self.owner.get_submodule(path) for path in self.stack)
 
     @property
     def depth(self) -> int:
@@ -115,6 +116,8 @@ class Tower:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
         embedding = self.encode(inputs)
         count(embedding)
+        if embedding.requires_grad:
+            self._check_slopes(embedding)
         return embedding
 
     def split(self, inputs: Inputs, layer: float) -> Split:
@@ -136,6 +139,11 @@ class Tower:
                 f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
                 "torch.compile or any other wrapping."
             )
+        if len(seen.hidden) != len(embedding):
+            raise ModelError(
+                f"Block {index} of the {self.side} tower reads a state of shape {tuple(seen.hidden.shape)} for a batch "
+                f"of {len(embedding)}: blocks must take the batch first (batch_first=True)."
+            )
         split = Split(self, inputs, index, seen.hidden, embedding, seen.stem, seen.as_tuple)
         self._prove(split)
         return split
@@ -148,7 +156,10 @@ class Tower:
         """
         inputs = _ordinary(inputs)
         if self.lookup is None and self.stem_input not in inputs:
-            raise ModelError(f"This {self.side} tower names neither its pixels (stem_input) nor its lookup: name one.")
+            raise ModelError(
+                f"This {self.side} tower names neither its pixels nor its embedding of tokens: give isthmus.Tower a "
+                "stem_input or a lookup, or choose a method that explains a layer."
+            )
         with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
             embedding = self._finite(self.run(inputs))
         values = inputs[self.stem_input] if self.lookup is None else seen.vectors
@@ -199,12 +210,35 @@ class Tower:
             return
         with torch.no_grad(), uncounted():
             one = torch.zeros(2 if split.hidden.ndim == 4 else 1, dtype=torch.long, device=split.hidden.device)
-            again = split.resume(split.hidden[one], one)[-1].float()
+            again = self._again(split, one)[-1].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
         if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
             raise ModelError(
                 f"The {self.side} tower cannot be cut at layer {split.layer}: resumed from there it gives "
                 f"another embedding (relative error {error:.1e}); choose another layer."
+            )
+        self._proved.add(key)
+
+    def _again(self, split: Split, rows: Tensor) -> Tensor:
+        try:
+            return split.resume(split.hidden[rows], rows)
+        except (RuntimeError, TypeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+                raise
+            raise ModelError(
+                f"The {self.side} tower cannot be cut at layer {split.layer}: its blocks do not read what the ones "
+                f"before them give ({str(error).splitlines()[0]}); name blocks that run one after the other."
+            ) from error
+
+    def _check_slopes(self, embedding: Tensor) -> None:
+        """Refuse, once for a model, layers that torch cannot run back: it would leave them out with a warning."""
+        key = ("slopes", version_of(self.model))
+        if key in self._proved:
+            return
+        if not differentiable(embedding):
+            raise ModelError(
+                f"The weights of the {self.side} tower are quantised in a way that gradients cannot pass: choose a "
+                "method without gradients, such as occlusion, rise or shapley, or load the weights unquantised."
             )
         self._proved.add(key)
 

@@ -18,13 +18,13 @@ from isthmus.encoders.flat import PatchReader, trimmed
 from isthmus.encoders.hub import pretrained_model, pretrained_processor, revision_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import Patches, patches_of
-from isthmus.encoders.processing import PictureReader
+from isthmus.encoders.processing import PictureReader, only_size_of
 from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.running import Encode
 from isthmus.encoders.still import undisturbed
-from isthmus.encoders.texts import TextReader
+from isthmus.encoders.texts import TextReader, alike
 from isthmus.encoders.tower import Side, Tower
-from isthmus.encoders.weights import fingerprint, version_of
+from isthmus.encoders.weights import device_of, fingerprint, version_of
 from isthmus.errors import ModelError, OptionError
 
 MINI = Path(__file__).parent / "mini"
@@ -72,7 +72,7 @@ def load_transformers(
 def _image_side(
     model: Any, encode: Encode, image_processor: Any, size: tuple[int, int] | None
 ) -> tuple[Tower, Pictures]:
-    device = next(model.parameters()).device
+    device = device_of(model)
     found = image_processor(images=[open_picture(EXAMPLE).image], return_tensors="pt")
     flat = "spatial_shapes" in found
     inputs: dict[str, Any] = trimmed(found) if flat else {"pixel_values": found["pixel_values"]}
@@ -97,19 +97,21 @@ def _image_side(
         image_size=size,
         device=device,
         convolutional=convolutional,
+        only_size=only_size_of(encode, inputs["pixel_values"], patches.side) if native is None else None,
     )
     return replace(tower, limits=reader.limits), reader
 
 
 def _text_side(model: Any, encode: Encode, tokenizer: Any) -> tuple[Tower, TextReader]:
-    device = next(model.parameters()).device
+    device = device_of(model)
     masked = "attention_mask" in tokenizer.model_input_names
     most = _most_tokens(model, tokenizer)
     first = TextReader(tokenizer, max_tokens=most, device=device, masked=masked, always_padded=not masked)
     inputs, _, _ = first.texts(_TEXTS[:1], truncate=True)
     parts = parts_of(model, encode, inputs, side="text", entering="input_ids")
     beside, _, _ = first.texts(_TEXTS, truncate=True)
-    matters = not masked or not _alike(encode(inputs)[0], encode(beside)[0])
+    # a text is to be the same beside a longer one, which it is padded to
+    matters = not masked or not alike(encode(inputs)[0], encode(beside)[0])
     reader = TextReader(
         tokenizer, max_tokens=min(most, parts.length or most), device=device, masked=masked, always_padded=matters
     )
@@ -120,16 +122,10 @@ def _tower(side: Side, model: nn.Module, encode: Encode, parts: Parts, **more: A
     return Tower(side, model, encode, parts.owner, parts.stack, stem=parts.stem, attention=parts.attention, **more)
 
 
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Whether a text's embedding is the same beside a longer one, which it is padded to."""
-    error = (one.float() - other.float()).norm() / one.float().norm()
-    return bool(error < (0.02 if one.dtype in (torch.float16, torch.bfloat16) else 1e-3))
-
-
 def _native_size(model: Any, pixels: Tensor) -> tuple[int, int]:
     """The size that the position embedding was learnt for, where the configuration tells; else that of the example."""
     for name in ("vision_config", "image_config"):
-        size = getattr(getattr(model.config, name, None), "image_size", None)
+        size = getattr(getattr(getattr(model, "config", None), name, None), "image_size", None)
         if isinstance(size, int):
             return size, size
     return int(pixels.shape[-2]), int(pixels.shape[-1])
@@ -144,7 +140,8 @@ def _check_size(size: tuple[int, int], patches: Patches, native: tuple[int, int]
 
 def _most_tokens(model: Any, tokenizer: Any) -> int:
     """What the tokenizer was told to cut at, or the configuration's number of positions."""
-    config = getattr(model.config, "text_config", model.config)
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", config)
     known = (tokenizer.model_max_length, getattr(config, "max_position_embeddings", None))
     sizes = [int(one) for one in known if isinstance(one, Integral) and one < _NO_LIMIT]
     if not sizes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _LOCKS: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 _GUARD = threading.Lock()
@@ -20,11 +21,37 @@ def lock_of(item: Any) -> threading.RLock:
         return _LOCKS.setdefault(item, threading.RLock())
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where the weights are."""
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Type of the weights: of the first that are no whole numbers, as those of a quantised layer may be."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
 def version_of(model: nn.Module) -> tuple[Any, ...]:
     """A value that changes when parameters are written to, replaced, moved or converted."""
     parameters = list(model.parameters())
     written = sum(0 if p.is_inference() else p._version for p in parameters)
-    return written, hash(tuple(p.data_ptr() for p in parameters)), parameters[0].dtype, str(parameters[0].device)
+    return written, hash(tuple(p.data_ptr() for p in parameters)), dtype_of(model), str(device_of(model))
+
+
+def differentiable(output: Tensor) -> bool:
+    """Whether every operation that led to an output has a derivative; those of quantised layers may have none."""
+    seen: set[Any] = set()
+    ahead = [output.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if "NotImplemented" in node.name():
+            return False
+        seen.add(node)
+        ahead += [before for before, _ in node.next_functions]
+    return True
 
 
 def fingerprint(model: nn.Module) -> str:
