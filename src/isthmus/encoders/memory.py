@@ -12,7 +12,9 @@ from isthmus.encoders.split import Split
 from isthmus.errors import ModelError, OptionError
 
 _CPU_BUDGET = 512 << 20
-_ACTIVATIONS = 24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
+# Values per position and channel, measured (benchmarks/speed_memory.py) on blocks whose MLP is four times as wide:
+_KEPT = 20  # of each block for its backward pass: 14 for quick GELU, 10 for GELU, and what freed ones leave unusable
+_PASSING = 24  # once: what the block at work needs besides, and states, changes and gradients of the path
 
 
 def rows_at_once(split: Split, memory: int | None) -> int:
@@ -32,7 +34,8 @@ def rows_at_once(split: Split, memory: int | None) -> int:
     channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
     positions = math.prod(split.shape) // channels
     attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
-    row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.embedding.element_size()
+    values = positions * (blocks * (_KEPT * channels + attention) + _PASSING * channels)
+    row = values * split.embedding.element_size()
     return max(1, int(memory // row))
 
 
