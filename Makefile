@@ -56,6 +56,8 @@ unit: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python benchmarks/explain_once.py
 	@$(BIN)/python benchmarks/completeness.py
+	@$(BIN)/python benchmarks/speed.py --write
+	@$(BIN)/python benchmarks/speed_device.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) isthmus-out out build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

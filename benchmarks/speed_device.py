@@ -62,7 +62,7 @@ def _scores(one: isthmus.Explanation) -> Iterator[torch.Tensor]:
 def check(
     device: str, used: Callable[[], int], calls: int, names: Sequence[str] = ()
 ) -> Iterator[tuple[str, int | None, float | None, str]]:
-    """Of every method, or those named: bytes left behind on the device, how far its maps are from the CPU's, or why it refuses.
+    """Of every method, or those named: bytes left behind, how far its maps are from the CPU's, or why it refuses.
 
     Random methods draw other numbers on another device, so their maps are not compared.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import isthmus
 from conftest import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
+speed: Any = importlib.import_module("speed")
 floor: Any = importlib.import_module("speed_floor")
 models: Any = importlib.import_module("speed_models")
 plain: Any = importlib.import_module("speed_plain")
@@ -32,21 +32,39 @@ def encoder() -> Any:
     return models.encoder_of(models.clip(TINY), TINY)
 
 
-def test_a_quick_run_measures_every_part_and_makes_the_tables(tmp_path: Path) -> None:
+def test_a_quick_run_measures_every_part_and_makes_the_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "speed.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "speed.py"), "--quick", "--out", str(out)]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    kept = json.loads(out.read_text())
+    monkeypatch.setattr(sys, "argv", ["speed.py", "--quick", "--out", str(out)])
+    speed.main()
+    shown, kept = capsys.readouterr().out, json.loads(out.read_text())
     assert kept["machine"]["torch"] == torch.__version__
     assert {key.split("/")[0] for key in kept["points"]} == {"ratio", "floor", "memory", "scaling"}
-    for row in kept["points"]["ratio/tiny/3"]["contestants"].values():
-        assert row["seconds"] > 0
-    for name in ("zero", "mean"):
-        assert all(steps >= 1 for steps in kept["points"]["ratio/tiny/3"]["contestants"][name]["steps"].values())
+    rows = kept["points"]["ratio/tiny/3"]["contestants"]
+    assert all(row["seconds"] > 0 for row in rows.values())
+    assert all(steps >= 1 for name in ("zero", "mean") for steps in rows[name]["steps"].values())
     assert "captum `LayerIntegratedGradients`, 10 Gauss-Legendre nodes" in shown
-    again = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    speed.main()
+    again = capsys.readouterr().out
     assert "ratio/tiny/3: there already" in again
     assert again.endswith(doc.tables(kept["machine"], kept["points"]) + "\n")
+
+
+def test_tables_go_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "speed.md"
+    page.write_text(doc.DOC.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(doc, "DOC", page)
+    point = {"seconds": 2.0, "pairs": 4, "rate": 2.0}
+    texts = []
+    for _ in range(2):
+        doc.write("cuda", machine.machine("cpu"), {"scaling/pairs/4": point, "scaling/pairs/32": point})
+        texts.append(page.read_text(encoding="utf-8"))
+    after = texts[1]
+    assert after == texts[0], "written twice is written once"
+    inside = after.split("<!-- speed-cuda -->")[1].split("<!-- /speed-cuda -->")[0]
+    assert inside.index("| 4 | 2.000 | 2.00 |") < inside.index("| 32 | 2.000 | 2.00 |"), "by number, not by letter"
+    assert after.count("<!-- speed-cpu -->") == 1
 
 
 def test_the_plain_loop_is_the_paper_preset(encoder: Any) -> None:
@@ -72,9 +90,9 @@ def test_captum_gives_the_same_integral(encoder: Any, side: str) -> None:
         torch.testing.assert_close(float(scores.sum()), total, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("setting", ["default", "light"])
-def test_what_is_needed_is_nearly_what_is_done(encoder: Any, setting: str) -> None:
-    """Isthmus also runs the end once more and the last block whole: a little more is done, and never less."""
+@pytest.mark.parametrize(("setting", "most"), [("default", 3), ("light", 5)])
+def test_what_is_needed_is_part_of_what_is_done(encoder: Any, setting: str, most: float) -> None:
+    """Isthmus may run the last block whole, which in "light" is the only one: more is done than needed, never less."""
     pairs = models.pairs_of(TINY, 2)
     options = models.options_of(TINY, setting)
     found: list[Any] = []
@@ -82,7 +100,7 @@ def test_what_is_needed_is_nearly_what_is_done(encoder: Any, setting: str) -> No
         lambda: found.extend(isthmus.explain(encoder, pairs.pictures, pairs.texts, sides=("image", "text"), **options))
     )
     needed = floor.needed_by(TINY, pairs, found)
-    assert needed < done < 3 * needed
+    assert needed < done < most * needed
 
 
 def test_operations_of_a_block_are_those_that_torch_counts() -> None:
@@ -96,9 +114,8 @@ def test_a_leak_is_seen_and_maps_are_compared() -> None:
     held: list[int] = []
     assert device.leaked(lambda: held.append(0), lambda: len(held), 5) == 5
     assert device.leaked(lambda: None, lambda: 7, 5) == 0
-    rows = {name: rest for name, *rest in device.check("cpu", lambda: 0, 1, ["gradcam", "nib", "rise"])}
+    rows = {name: rest for name, *rest in device.check("cpu", lambda: 0, 1, ["gradcam", "rise"])}
     assert rows["gradcam"] == [0, 0.0, ""]
-    assert rows["nib"] == [0, 0.0, ""]
     assert rows["rise"][1] is None, "random maps are not compared"
 
 
