@@ -27,6 +27,7 @@ from speed_ratio import TITLES, choose, compare, contestants
 from speed_scaling import rate
 
 RESULTS = Path(__file__).resolve().parent / "results"
+_PATIENCE = 120.0  # seconds of one ratio's rounds after which none begins
 _DEAR = [name for name in TITLES if name != "default"]
 
 
@@ -58,8 +59,9 @@ CPU = Plan(
     floor=[("b32", "light", 32), ("b32", "default", 8), ("l14", "light", 2)],
     memory=[
         *(("b32", "default", count, 0) for count in (1, 8, 32)),
-        *(("b32", setting, 16, budget) for setting in ("light", "default") for budget in (256, 512, 1024)),
-        ("l14", "light", 4, 2048),
+        *(("b32", "light", 32, budget) for budget in (256, 512, 1024)),
+        *(("b32", "default", 8, budget) for budget in (256, 512, 1024)),
+        ("l14", "light", 2, 2048),
     ],
     scaled="b32",
 )
@@ -113,9 +115,7 @@ class Run:
             pairs = pairs_of(SHAPES[shape], max(*counts, tried), self.device)
             choose(running, pairs.first(tried))
             for count in missing:
-                point = compare(
-                    running, pairs.first(count), self.device, repeats=self.plan.repeats, limit=self.plan.limit
-                )
+                point = compare(running, pairs.first(count), self.device, repeats=self.plan.repeats, limit=_PATIENCE)
                 self.results.put(f"ratio/{shape}/{count}", point)
 
     def floor(self) -> None:
