@@ -61,6 +61,8 @@ matrix:
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python benchmarks/explain_once.py
 	@$(BIN)/python benchmarks/completeness.py
+	@$(BIN)/python benchmarks/speed.py --write
+	@$(BIN)/python benchmarks/speed_device.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-transformers-* $(VENV)-open_clip-* $(DEMO) isthmus-out out build dist src/*.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -7,12 +7,18 @@ from collections.abc import Callable
 from numbers import Real
 
 import torch
+from torch import nn
 
 from isthmus.encoders.split import Split
 from isthmus.errors import ModelError, OptionError
 
 _CPU_BUDGET = 512 << 20
-_ACTIVATIONS = 24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
+# Values per position and channel, measured on CLIPs whose MLP is four times as wide (benchmarks/speed_memory.py); what
+# freed tensors leave unusable in a CPU's memory is a quarter of it.
+_KEPT = 19  # of each block, for its backward pass; fewer with an activation that keeps its input alone
+_PASSING = 32  # once: what the block at work needs besides, and states, changes and gradients of a path
+_WHOLE = 4  # once for every input of the batch, whatever runs at once: its states, its closed state, its stem
+_WEIGHTS = 4  # copies of the attention weights of all heads in a block, where attention is not fused
 
 
 def rows_at_once(split: Split, memory: int | None) -> int:
@@ -31,9 +37,18 @@ def rows_at_once(split: Split, memory: int | None) -> int:
     blocks = max(1, split.tower.depth - split.layer)
     channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
     positions = math.prod(split.shape) // channels
-    attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
-    row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.embedding.element_size()
-    return max(1, int(memory // row))
+    attention = 0 if _fused(split.tower.model) else _WEIGHTS * positions * max(1, channels // 64)
+    size = split.embedding.element_size()
+    path = positions * channels * max(size, 4)  # summed in float32 or better
+    row = blocks * positions * (_KEPT * channels + attention) * size + _PASSING * path
+    return max(1, int((memory - _WHOLE * path * len(split.hidden)) // row))
+
+
+def _fused(model: nn.Module) -> bool:
+    """Whether no part of a transformers model keeps its attention weights; of others it is not known."""
+    configs = (getattr(module, "config", None) for module in model.modules())
+    used = {getattr(config, "_attn_implementation", None) for config in configs} - {None}
+    return bool(used) and "eager" not in used
 
 
 def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
