@@ -44,3 +44,10 @@ def count(embedding: Tensor) -> None:
             passes["backward"] += len(gradient)
 
         embedding.register_hook(back)  # type: ignore[no-untyped-call]
+
+
+def count_shared(rows: int) -> None:
+    """Count the passes of `rows` inputs that another pair of the call has paid for: a pair would need them alone."""
+    passes = _RUNNING.get()
+    if passes is not None:
+        passes["forward"] += rows

@@ -6,7 +6,7 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from isthmus.encoders.counting import count, uncounted
 from isthmus.encoders.cut import recorded
 from isthmus.encoders.parts import Attention
+from isthmus.encoders.sharing import Same, States, run_once
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import lock_of, version_of
@@ -108,8 +109,13 @@ class Tower:
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
-        with undisturbed(self.model), torch.no_grad():
-            return self._finite(self.run(_ordinary(inputs)))
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad():
+                return (self._finite(self.run(inputs)),)
+
+        embedding: Tensor = self._once("embed", _ordinary(inputs), run)[0]
+        return embedding
 
     def run(self, inputs: Inputs) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
@@ -129,14 +135,18 @@ class Tower:
             ModelError: the model's output is not finite, or cannot be resumed from this cut.
         """
         index, inputs = self.resolve(layer), _ordinary(inputs)
-        with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
-            embedding = self._finite(self.run(inputs))
-        if seen.hidden is None:
-            raise ModelError(
-                f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
-                "torch.compile or any other wrapping."
-            )
-        split = Split(self, inputs, index, seen.hidden, embedding, seen.stem, seen.as_tuple)
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
+                embedding = self._finite(self.run(inputs))
+            if seen.hidden is None:
+                raise ModelError(
+                    f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
+                    "torch.compile or any other wrapping."
+                )
+            return seen.hidden, embedding, seen.stem, seen.as_tuple
+
+        split = Split(self, inputs, index, *self._once(("split", index), inputs, run))
         self._prove(split)
         return split
 
@@ -149,12 +159,27 @@ class Tower:
         inputs = _ordinary(inputs)
         if self.lookup is None and self.stem_input not in inputs:
             raise ModelError(f"This {self.side} tower names neither its pixels (stem_input) nor its lookup: name one.")
-        with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
-            embedding = self._finite(self.run(inputs))
-        values = inputs[self.stem_input] if self.lookup is None else seen.vectors
-        if values is None or seen.hidden is None:
-            raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
-        return Entrance(self, inputs, 0, values, embedding, None, False, seen.hidden.shape[1:])
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
+                embedding = self._finite(self.run(inputs))
+            if seen.hidden is None or (self.lookup is not None and seen.vectors is None):
+                raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
+            return seen.vectors, embedding, seen.hidden.shape[1:]
+
+        vectors, embedding, inside = self._once("enter", inputs, run)
+        values = inputs[self.stem_input] if self.lookup is None else vectors
+        return Entrance(self, inputs, 0, values, embedding, None, False, inside)
+
+    def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
+        """A run, once in a call for each input; see `isthmus.encoders.sharing`."""
+
+        def key() -> Hashable:
+            ends = ((Same(end[0]), end[1]) if end else None for end in (self.stem, self.lookup))
+            cut = Same(self.owner), self.stack, self.stem_input, *ends
+            return kind, Same(self.encode), cut, version_of(self.model)
+
+        return run_once(key, inputs, run, watched=self.model)
 
     def mean_state(self, layer: int | None) -> Tensor:
         """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""
