@@ -132,6 +132,14 @@ def embeddings_of(
     items = expanded(items)
     if modality(items[0]) == "image":
         return torch.cat([_pictures(model, items[i : i + batch_size]) for i in range(0, len(items), batch_size)]), ()
+    return model.kept_texts(
+        (tuple(items), truncate, batch_size),
+        lambda: _texts(model, items, truncate, batch_size),
+        lambda found: found[0].nbytes,
+    )
+
+
+def _texts(model: DualEncoder, items: Sequence[str], truncate: bool, batch_size: int) -> tuple[Tensor, tuple[str, ...]]:
     order = sorted(range(len(items)), key=lambda i: len(items[i]))  # texts of like length need little padding
     found, notes = [], []
     for start in range(0, len(items), batch_size):

@@ -8,6 +8,7 @@ is kept once it is over.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,28 +44,38 @@ class Same:
         return isinstance(other, Same) and self._item is other._item
 
 
-class Shared:
-    """A store of at most `bound` bytes, by key."""
+class Store:
+    """Values by key, of at most `bound` bytes; what was not used for longest goes first. Threads may share it."""
 
-    def __init__(self, bound: int = _BOUND) -> None:
+    def __init__(self, bound: int) -> None:
         """An empty store."""
-        self._bound, self._size = bound, 0
+        self._bound, self._size, self._lock = bound, 0, threading.Lock()
         self._kept: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
-        self._digests: OrderedDict[int, tuple[Tensor, int, list[bytes]]] = OrderedDict()
 
     def get(self, key: Hashable) -> Any:
         """What is kept under a key; None where there is nothing."""
-        if key not in self._kept:
-            return None
-        self._kept.move_to_end(key)
-        return self._kept[key][1]
+        with self._lock:
+            if key not in self._kept:
+                return None
+            self._kept.move_to_end(key)
+            return self._kept[key][1]
 
     def put(self, key: Hashable, value: Any, size: int) -> None:
         """Keep a value of `size` bytes."""
-        self._size += size - self._kept.pop(key, (0, None))[0]
-        self._kept[key] = size, value
-        while self._size > self._bound and self._kept:
-            self._size -= self._kept.popitem(last=False)[1][0]
+        with self._lock:
+            self._size += size - self._kept.pop(key, (0, None))[0]
+            self._kept[key] = size, value
+            while self._size > self._bound:
+                self._size -= self._kept.popitem(last=False)[1][0]
+
+
+class Shared(Store):
+    """What one call shares."""
+
+    def __init__(self) -> None:
+        """An empty store."""
+        super().__init__(_BOUND)
+        self._digests: OrderedDict[int, tuple[Tensor, int, list[bytes]]] = OrderedDict()
 
     def digests(self, inputs: Mapping[str, Any]) -> list[Hashable]:
         """What each row of a batch of inputs is, by its bytes."""

@@ -66,7 +66,7 @@ class Tower:
     blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
     in_sequence: bool = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
-    _means: dict[int | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
+    _means: dict[int | str | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
@@ -183,11 +183,7 @@ class Tower:
 
     def mean_state(self, layer: int | None) -> Tensor:
         """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""
-        version = version_of(self.model)
-        kept = self._means.get(layer)
-        if kept is None or kept[0] != version:
-            kept = self._means[layer] = version, self.reference_states(layer).mean(0)
-        return kept[1]
+        return self._fitted(layer, lambda: self.reference_states(layer).mean(0))
 
     def reference_states(self, layer: int | None) -> Tensor:
         """Hidden states `(N, d)` of all patches, places of a grid, or words of the reference set, in float32 or better.
@@ -212,10 +208,19 @@ class Tower:
 
     def reference_embeddings(self) -> Tensor:
         """Unit embeddings `(N, D)` of the reference set. Raises OptionError where the tower has none."""
-        if self.reference is None:
+        reference = self.reference
+        if reference is None:
             raise OptionError(f"This needs a bank, and the {self.side} side of this model has none: give one.")
         with uncounted():
-            return torch.cat([unit(self.embed(inputs)) for inputs, _ in self.reference()])
+            return self._fitted("bank", lambda: torch.cat([unit(self.embed(inputs)) for inputs, _ in reference()]))
+
+    def _fitted(self, name: int | str | None, make: Callable[[], Tensor]) -> Tensor:
+        """What is made once for a model, and again where its weights changed."""
+        version = version_of(self.model)
+        kept = self._means.get(name)
+        if kept is None or kept[0] != version:
+            kept = self._means[name] = version, make()
+        return kept[1]
 
     def _prove(self, split: Split) -> None:
         """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
