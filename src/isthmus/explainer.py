@@ -13,11 +13,14 @@ from torch import nn
 
 from isthmus.call import Call
 from isthmus.encoders.dual import DualEncoder
+from isthmus.encoders.memory import pairs_in_chunks
+from isthmus.encoders.sharing import sharing
 from isthmus.encoders.tower import Side
 from isthmus.encoders.transformers import load_transformers
 from isthmus.errors import InputError, OptionError
 from isthmus.explanation import Explanation
 from isthmus.methods import registry
+from isthmus.preparing import Preparing, planned
 from isthmus.targets import Contrast, Pair, Target
 
 _SIDES: tuple[Side, ...] = ("image", "text")
@@ -158,15 +161,53 @@ def explain(
     pictures = list(images) if _many(images) else [images]
     captions = list(texts) if _many(texts) else [texts]  # type: ignore[arg-type]
     pairs = _pairs(len(pictures), len(captions), pairing)
-    found: list[Explanation] = []
-    for start in range(0, len(pairs), batch_size):
-        part = [(pictures[i], captions[j]) for i, j in pairs[start : start + batch_size]]
-        with torch.inference_mode(False), torch.autocast(model.device.type, enabled=False):
-            found += call.run(part)
-        if progress is not None:
-            progress(len(found), len(pairs))
+    found = _explained(call, pictures, captions, pairs, progress)
     found = _with_probabilities(call, found, pairs)
     return found[0] if single else found
+
+
+def _explained(
+    call: Call,
+    pictures: Sequence[Any],
+    texts: Sequence[Any],
+    pairs: Sequence[tuple[int, int]],
+    progress: Callable[[int, int], None] | None,
+) -> list[Explanation]:
+    """All pairs in their order, batch by batch; the pictures of the next one are opened meanwhile."""
+    found: dict[int, Explanation] = {}
+    size, in_order = call.batch_size, [*range(len(pairs))]
+    as_given = call.preset is not None  # what is published may depend on the batch
+    plan = (
+        [in_order[start : start + size] for start in in_order[::size]]
+        if as_given
+        else planned(pairs, pictures, texts, size)
+    )
+    with (
+        torch.inference_mode(False),
+        torch.autocast(call.model.device.type, enabled=False),
+        sharing() as shared,
+        Preparing(
+            call.model,
+            None if pictures[0] is None else pictures,
+            None if texts[0] is None else texts,
+            pairs,
+            truncate=call.truncate,
+            shared=shared,
+        ) as preparing,
+    ):
+        for batch, after in zip(plan, [*plan[1:], []], strict=True):
+            preparing.ahead([*batch, *after])
+
+            def run(part: slice, batch: list[int] = batch) -> None:
+                found.update(zip(batch[part], call.run(preparing, batch[part]), strict=True))
+
+            if as_given:
+                run(slice(None))
+            else:
+                pairs_in_chunks(run, len(batch), call.model.model)
+            if progress is not None:
+                progress(len(found), len(pairs))
+    return [found[place] for place in in_order]
 
 
 def _many(items: Any) -> bool:

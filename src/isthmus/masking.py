@@ -66,9 +66,9 @@ class Masking:
         def run(part: slice) -> None:
             found[part] = unit(self._run(keep[part], rows[part]))
 
-        at_once = _FORWARD_ALONE * rows_at_once(self.entrance, self.memory)
+        at_once = rows_at_once(self.entrance, self.memory).times(_FORWARD_ALONE)
         if device.type == "cpu" and self.entrance.tower.lookup is None:
-            at_once = min(at_once, _CPU_PICTURES)
+            at_once = at_once.at_most(_CPU_PICTURES)
         with torch.no_grad():
             in_chunks(run, len(rows), at_once)
         return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 
 from isthmus.encoders.split import Split
 from isthmus.errors import ModelError, OptionError
@@ -15,10 +17,37 @@ _CPU_BUDGET = 512 << 20
 _ACTIVATIONS = 24  # values kept per position and channel of a block for its backward pass: q, k, v, 4 d twice, ...
 
 
-def rows_at_once(split: Split, memory: int | None) -> int:
+_ROOM: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # bytes that a model ran in after it ran out of memory
+_PAIRS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # the same as a number of pairs
+
+
+class Rows(int):
+    """A number of rows at once, of a model, with the bytes that one is reckoned to take."""
+
+    model: nn.Module
+    each: float
+
+    @classmethod
+    def of(cls, number: int, model: nn.Module, each: float) -> Rows:
+        """`number` of rows, at least one."""
+        found = cls(max(1, number))
+        found.model, found.each = model, each
+        return found
+
+    def times(self, factor: int) -> Rows:
+        """As many times the rows, each of which takes as much less."""
+        return Rows.of(self * factor, self.model, self.each / factor)
+
+    def at_most(self, limit: int) -> Rows:
+        """No more than `limit` rows."""
+        return Rows.of(min(self, limit), self.model, self.each)
+
+
+def rows_at_once(split: Split, memory: int | None) -> Rows:
     """How many replacements fit into `memory` bytes; by default half a GiB, on a GPU 40 % of the whole.
 
-    The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical.
+    The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical; only
+    where a model ran out of memory it gets less from then on, in this process.
     """
     sound = isinstance(memory, Real) and not isinstance(memory, bool) and 0 < memory < math.inf
     if memory is not None and not sound:
@@ -28,38 +57,66 @@ def rows_at_once(split: Split, memory: int | None) -> int:
         memory = _CPU_BUDGET
         if device.type == "cuda":
             memory = int(0.4 * torch.cuda.get_device_properties(device).total_memory)
+    model = split.tower.model
     blocks = max(1, split.tower.depth - split.layer)
     channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
     positions = math.prod(split.shape) // channels
     attention = positions * max(1, channels // 64)  # weights of all heads, kept under eager attention
     row = blocks * positions * (_ACTIVATIONS * channels + attention) * split.embedding.element_size()
-    return max(1, int(memory // row))
+    return Rows.of(int(min(memory, _ROOM.get(model, memory)) // row), model, row)
 
 
 def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
     """Run `run` on slices of `total` rows, at most `size` at once; halve `size` when memory runs out.
 
+    Where `size` is a `Rows`, the halved one is remembered for its model.
+
     Raises:
         ModelError: not even one row fits.
     """
+    fits = _halving(run, total, size)
+    if isinstance(size, Rows) and fits < size:
+        _ROOM[size.model] = int(fits * size.each)
+
+
+def pairs_in_chunks(run: Callable[[slice], None], total: int, model: nn.Module) -> None:
+    """As `in_chunks`, of pairs; a model that ran out of memory runs no more at once in this process than what fitted.
+
+    Raises:
+        ModelError: not even one pair fits.
+    """
+    size = min(total, _PAIRS.get(model, total))
+    fits = _halving(run, total, size)
+    if fits < size:
+        _PAIRS[model] = fits
+
+
+def _halving(run: Callable[[slice], None], total: int, size: int) -> int:
+    """The size that fitted; `size` itself where memory never ran out."""
     start = 0
     while start < total:
         try:
             run(slice(start, min(start + size, total)))
             start += size
-        except RuntimeError as error:
+            continue
+        except (RuntimeError, _NoRoomError) as error:
             if not _out_of_memory(error):
                 raise
-            if size == 1:
-                raise ModelError(
+            if min(size, total - start) == 1:
+                raise _NoRoomError(
                     "The device's memory does not hold one pass of this model: use a smaller model, a smaller "
                     "image_size, dtype=bfloat16, or device=cpu."
                 ) from error
-            size = max(1, size // 2)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        size = min(size, total - start) // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return size
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+class _NoRoomError(ModelError):
+    """Not even one row fitted, beside what else was held: with fewer pairs at once it may."""
+
+
+def _out_of_memory(error: Exception) -> bool:
     """On a CPU, torch raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return isinstance(error, (torch.OutOfMemoryError, _NoRoomError)) or "DefaultCPUAllocator" in str(error)

@@ -84,19 +84,23 @@ class Shared(Store):
         rows = zip(*(self._of(value) for value in tensors.values()), strict=True)
         return [(tuple(tensors), rest, row) for row in rows]
 
+    def tell(self, value: Tensor, digests: list[bytes]) -> None:
+        """Remember the digests of a tensor's rows, where they are known already: see `digests_of`."""
+        self._digests[id(value)] = value, value._version, digests
+        while len(self._digests) > _REMEMBERED:
+            self._digests.popitem(last=False)
+
     def _of(self, value: Tensor) -> list[bytes]:
         """Digests of a tensor's rows; those of the last tensors are remembered, as a method asks for them again."""
         known = self._digests.get(id(value))
-        if known is None or known[1] != value._version:
-            known = self._digests[id(value)] = value, value._version, _digests(value)
-            while len(self._digests) > _REMEMBERED:
-                self._digests.popitem(last=False)
-        return known[2]
+        if known is not None and known[1] == value._version:
+            return known[2]
+        self.tell(value, digests_of(value))
+        return self._digests[id(value)][2]
 
 
-def _digests(value: Tensor) -> list[bytes]:
-    if len(value) > 1 and value.stride(0) == 0:
-        return _digests(value[:1]) * len(value)
+def digests_of(value: Tensor) -> list[bytes]:
+    """Digests of a tensor's rows: type, shape and bytes."""
     kind = f"{value.dtype} {tuple(value.shape[1:])}".encode()
     rows = value.detach().cpu().contiguous().view(len(value), -1).view(torch.uint8).numpy()
     return [hashlib.blake2b(kind + row.tobytes(), digest_size=16).digest() for row in rows]
