@@ -201,10 +201,7 @@ def _explained(
             def run(part: slice, batch: list[int] = batch) -> None:
                 found.update(zip(batch[part], call.run(preparing, batch[part]), strict=True))
 
-            if as_given:
-                run(slice(None))
-            else:
-                pairs_in_chunks(run, len(batch), call.model.model)
+            pairs_in_chunks(run, len(batch), call.model.model, whole=as_given)
             if progress is not None:
                 progress(len(found), len(pairs))
     return [found[place] for place in in_order]

@@ -79,12 +79,28 @@ def in_chunks(run: Callable[[slice], None], total: int, size: int) -> None:
         _ROOM[size.model] = int(fits * size.each)
 
 
-def pairs_in_chunks(run: Callable[[slice], None], total: int, model: nn.Module) -> None:
+def pairs_in_chunks(run: Callable[[slice], None], total: int, model: nn.Module, *, whole: bool = False) -> None:
     """As `in_chunks`, of pairs; a model that ran out of memory runs no more at once in this process than what fitted.
 
+    Args:
+        run: takes a slice of the pairs.
+        total: how many pairs there are.
+        model: what they are explained by.
+        whole: they must not be cut, as the result depends on all of them.
+
     Raises:
-        ModelError: not even one pair fits.
+        ModelError: not even one pair fits, or not all of those that belong together.
     """
+    if whole:
+        try:
+            return run(slice(0, total))
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            raise ModelError(
+                f"The device's memory does not hold these {total} pairs, on which a published result depends as a "
+                "whole: give a smaller batch_size."
+            ) from error
     size = min(total, _PAIRS.get(model, total))
     fits = _halving(run, total, size)
     if fits < size:
