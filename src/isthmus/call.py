@@ -256,8 +256,13 @@ class Call:
                 "transformers": transformers.__version__,
             },
             device=name,
-            dtype=str(self.model.dtype).removeprefix("torch."),
+            dtype=_told(self.model.dtype, self.model.image.autocast),
             seconds=seconds,
             passes=passes,
             seed=self.options.get("seed", 0) if self.method.random else None,
         )
+
+
+def _told(dtype: torch.dtype, autocast: torch.dtype | None) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return name if autocast is None else f"{name}, matrix products in {str(autocast).removeprefix('torch.')}"

@@ -7,6 +7,7 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from isthmus.errors import ModelError, OptionError
 Side = Literal["image", "text"]
 Inputs = Mapping[str, Any]
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = {torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Tower:
         attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
             as CLIP's; None where blocks have none that can be read.
         blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.
+        autocast: the type in which matrix products run while the weights keep theirs; None leaves both alike.
         reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
             count in its mean state; None where there is no such set.
     """
@@ -63,6 +65,7 @@ class Tower:
     limits: tuple[Tensor, Tensor] | None = None
     attention: Attention | str | None = "self_attn"
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
+    autocast: torch.dtype | None = None
     blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
     in_sequence: bool = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
@@ -119,7 +122,10 @@ class Tower:
 
     def run(self, inputs: Inputs) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
-        embedding = self.encode(inputs)
+        device = next(self.model.parameters()).device.type
+        cast = nullcontext() if self.autocast is None else torch.autocast(device, dtype=self.autocast)
+        with cast:
+            embedding = self.encode(inputs)
         count(embedding)
         return embedding
 
@@ -177,7 +183,7 @@ class Tower:
         def key() -> Hashable:
             ends = ((Same(end[0]), end[1]) if end else None for end in (self.stem, self.lookup))
             cut = Same(self.owner), self.stack, self.stem_input, *ends
-            return kind, Same(self.encode), cut, version_of(self.model)
+            return kind, Same(self.encode), cut, self.autocast, version_of(self.model)
 
         return run_once(key, inputs, run, watched=self.model)
 
@@ -224,14 +230,14 @@ class Tower:
 
     def _prove(self, split: Split) -> None:
         """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
-        key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], version_of(self.model))
+        key = (split.layer, split.hidden.dtype, self.autocast, split.hidden.shape[1:], version_of(self.model))
         if key in self._proved:
             return
         with torch.no_grad(), uncounted():
             one = torch.zeros(2 if split.hidden.ndim == 4 else 1, dtype=torch.long, device=split.hidden.device)
             again = split.resume(split.hidden[one], one)[-1].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
-        if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
+        if not error < (0.05 if _HALF & {split.hidden.dtype, self.autocast} else 1e-3):
             raise ModelError(
                 f"The {self.side} tower cannot be cut at layer {split.layer}: resumed from there it gives "
                 f"another embedding (relative error {error:.1e}); choose another layer."
