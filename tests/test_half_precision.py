@@ -15,7 +15,6 @@ from cheap import CHEAP
 from conftest import EXAMPLES, picture
 from isthmus.cli.checks import checks
 from isthmus.encoders import precision
-from isthmus.encoders.transformers import MINI
 from isthmus.errors import OptionError
 from isthmus.methods import METHODS
 
@@ -47,15 +46,9 @@ def test_maps_agree_with_float32(whole: list[isthmus.Explanation], kind: str) ->
         assert b.provenance.dtype.endswith(kind if kind != "autocast" else "float32, matrix products in bfloat16")
 
 
-def test_autocast_leaves_weights_sums_and_a_model_object_alone(make_tiny: Callable[..., Any]) -> None:
-    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
-
-    processor = {
-        "image_processor": AutoImageProcessor.from_pretrained(MINI, backend="pil"),
-        "tokenizer": AutoTokenizer.from_pretrained(MINI),
-    }
-    own = CLIPModel.from_pretrained(MINI, dtype=torch.float32)
-    model = isthmus.load(own, processor=processor, autocast="bfloat16")
+def test_autocast_leaves_weights_and_sums_alone(make_tiny: Callable[..., Any]) -> None:
+    tiny = make_tiny()
+    model, own = precision.autocast_to(tiny, "bfloat16"), tiny.model
     assert model.dtype == own.dtype == torch.float32
     assert model.image.autocast == model.text.autocast == torch.bfloat16
     seen: list[torch.dtype] = []
@@ -65,6 +58,7 @@ def test_autocast_leaves_weights_sums_and_a_model_object_alone(make_tiny: Callab
     finally:
         hook.remove()
     assert set(seen) == {torch.bfloat16}
+    assert tiny.image.autocast is None
     assert found.image.scores.dtype == np.float32
     assert not torch.is_autocast_enabled("cpu")
 
