@@ -48,7 +48,7 @@ class CompareRow:
         units: what its scores are measured in: "score", "bits", or "" where they have no unit.
         explanation: its result; None where it refused, and then `reason` is the sentence that says why.
         seconds: time of the call, of a second one where that is cheap: a first one also pays for what is computed
-            once for a model.
+            once for a model, and for what it shares with the other methods.
         forward, backward: passes of both sides, as in `Provenance.passes`.
         agreement_image: Spearman's rank correlation, in [-1, 1], of the scores per patch with those of the first row
             that has an image side; None where it is not defined, as for a map that is the same everywhere.

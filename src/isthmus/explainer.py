@@ -134,7 +134,8 @@ def explain(
         preset: "paper" for the published code's behaviour, see the method.
         joint: also give the joint map of words and regions (`Explanation.joint`), for methods that have one.
         truncate: cut texts that are longer than the model reads, in place of refusing them.
-        batch_size: pairs at once. Results do not depend on it beyond rounding, but for `preset="paper"`.
+        batch_size: pairs at once, fewer where memory runs out. Results do not depend on it beyond rounding, but for
+            `preset="paper"`.
         progress: called with the number of pairs done and their total.
         options: the method's own (for nib: layer, steps, rule, closed, ...), for both sides, or as a mapping
             `{"image": ..., "text": ...}`.

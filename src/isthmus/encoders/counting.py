@@ -1,4 +1,7 @@
-"""Counts passes: runs of an encoder, or of what is left of it behind a cut, on one input."""
+"""Counts passes: runs of an encoder, or of what is left of it behind a cut, on one input.
+
+A run that several pairs share counts for each of them: passes state what a pair needs, so that methods compare.
+"""
 
 from __future__ import annotations
 
