@@ -110,8 +110,8 @@ class Preparing:
         self._pool.shutdown(cancel_futures=True)
 
     def ahead(self, batch: Sequence[int]) -> None:
-        """Begin to open the pictures of a batch of pairs."""
-        if self._pictures is None:
+        """Begin to open the pictures of a batch of pairs; for a picture alone no thread is worth its while."""
+        if self._pictures is None or len(self._pictures) == 1:
             return
         for item in (self._pictures[self._pairs[n][0]] for n in batch):
             key = self._key(item)
@@ -135,7 +135,7 @@ class Preparing:
     def _images(self, pictures: Sequence[Any]) -> Batch:
         ones = {key: self._one(item) for key, item in {self._key(item): item for item in pictures}.items()}
         rows = [self._key(item) for item in pictures]
-        inputs = _expanded(together([one.inputs for one in ones.values()]), list(ones), rows)
+        inputs = _expanded(_joined([one.inputs for one in ones.values()]), list(ones), rows)
         for name, value in inputs.items():
             if isinstance(value, Tensor) and all(_fits(one.inputs[name], value) for one in ones.values()):
                 self._shared.tell(value, [ones[row].digests[name] for row in rows])
@@ -192,6 +192,19 @@ def _prepared(model: DualEncoder, item: Any) -> _One:
     shown = model.processing.shown(picture) if isinstance(picture, PreparedImage) else picture
     digests = {name: digests_of(value)[0] for name, value in inputs.items() if isinstance(value, Tensor)}
     return _One(inputs, digests, frame, layout, Shown(display_copy(shown), shown.source))
+
+
+def _joined(inputs: Sequence[Inputs]) -> Inputs:
+    """One batch of pictures. Raises InputError where they are grids of pixels of several sizes."""
+    sizes = {
+        value.shape[2:] for one in inputs for value in one.values() if isinstance(value, Tensor) and value.ndim > 3
+    }
+    if len(sizes) > 1:
+        raise InputError(
+            f"The model's inputs of these pictures have {len(sizes)} sizes: explain pictures of one size at once "
+            "(batch_size=1), or load the model with an image_size."
+        )
+    return together(inputs)
 
 
 def _expanded(inputs: Inputs, distinct: Sequence[Hashable], rows: Sequence[Hashable]) -> dict[str, Any]:

@@ -44,7 +44,10 @@ class Processing(Protocol):
     """Turns pictures and texts into the inputs of a model's towers."""
 
     def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
-        """Inputs of the image tower, and for each picture its frame and the layout of its positions."""
+        """Inputs of the image tower, and for each picture its frame and the layout of its positions.
+
+        `explain` asks for one picture at a time, in several threads at once.
+        """
 
     def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
         """Inputs of the text tower, and for each text its layout and a note ("" where none is due)."""
