@@ -253,3 +253,21 @@ def test_an_interrupt_ends_the_threads(tiny: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         isthmus.explain(tiny, [picture(i) for i in range(40)], "a dog", method="gradcam", batch_size=2, progress=stop)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("isthmus")]
+
+
+def test_inputs_that_rows_do_not_tell_are_not_shared(tiny: Any) -> None:
+    """A tensor without a batch, or an array, whose `repr` leaves numbers out."""
+    inputs = tiny.processing.texts(["a dog", "a cat"], truncate=False)[0]
+    runs: list[int] = []
+
+    def encode(given: Any) -> Any:
+        runs.append(1)
+        return tiny.text.encode({name: given[name] for name in inputs})
+
+    tower = replace(tiny.text, encode=encode)
+    for beside, expected in (({}, 1), ({"scale": torch.tensor(0.5)}, 2), ({"many": np.arange(5000)}, 2)):
+        runs.clear()
+        with sharing():
+            first, again = (tower.embed({**inputs, **beside}) for _ in range(2))
+        assert torch.equal(first, again)
+        assert len(runs) == expected

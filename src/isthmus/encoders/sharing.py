@@ -136,7 +136,7 @@ def run_once(
         watched: a module whose hooks need the run itself; while it has any, nothing is shared.
     """
     shared = _RUNNING.get()
-    if shared is None or _has_hooks(watched) or not all(map(_readable, inputs.values())):
+    if shared is None or _has_hooks(watched) or not _told_by_rows(inputs):
         return run(inputs)
     base = kind()
     keys = [(base, digest) for digest in shared.digests(inputs)]
@@ -160,9 +160,13 @@ def _rows(inputs: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
     return {name: value[list(rows)] if isinstance(value, Tensor) else value for name, value in inputs.items()}
 
 
-def _readable(value: Any) -> bool:
-    """Whether a value's rows, or its `repr`, tell all of it."""
-    return isinstance(value, (bool, int, float, str, type(None))) or (isinstance(value, Tensor) and value.ndim > 0)
+def _told_by_rows(inputs: Mapping[str, Any]) -> bool:
+    """Whether the rows of the tensors, all of one number, and the `repr` of the rest tell all of the inputs."""
+    tensors = [value for value in inputs.values() if isinstance(value, Tensor)]
+    rest = [value for value in inputs.values() if not isinstance(value, Tensor)]
+    alike = {len(value) if value.ndim else 0 for value in tensors}
+    plain = all(isinstance(value, (bool, int, float, str, type(None))) for value in rest)
+    return plain and len(alike) == 1 and 0 not in alike
 
 
 def _has_hooks(model: nn.Module) -> bool:
