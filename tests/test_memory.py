@@ -14,6 +14,7 @@ from conftest import picture
 from isthmus.encoders.memory import Rows, in_chunks, pairs_in_chunks, rows_at_once
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import ModelError
+from isthmus.targets import embeddings_of
 
 
 @pytest.fixture
@@ -21,9 +22,9 @@ def tiny(make_tiny: Callable[..., Any]) -> Any:
     return make_tiny()
 
 
-def small(model: Any, monkeypatch: pytest.MonkeyPatch, limit: int) -> list[int]:
+def small(model: Any, monkeypatch: pytest.MonkeyPatch, limit: int, side: str = "image") -> list[int]:
     """Let the last block hold no more than `limit` rows; tells how many it was asked for each time."""
-    block, asked = model.image.blocks[-1], []
+    block, asked = model.tower(side).blocks[-1], []
     original = block.forward
 
     def forward(states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -69,6 +70,15 @@ def test_what_is_published_for_a_batch_is_not_cut(tiny: Any, monkeypatch: pytest
     small(tiny, monkeypatch, limit=2)
     with pytest.raises(ModelError, match="these 4 pairs, on which a published result depends"):
         isthmus.explain(tiny, [picture(i) for i in range(4)], "a dog", preset="paper", layer=2)
+
+
+@pytest.mark.parametrize("side", ["text", "image"])
+def test_banks_halve_too(tiny: Any, make_tiny: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, side: str) -> None:
+    items: list[Any] = [f"a dog and {n} cats" if side == "text" else picture(n) for n in range(11)]
+    whole = embeddings_of(make_tiny(), items)[0]
+    asked = small(tiny, monkeypatch, limit=3, side=side)
+    torch.testing.assert_close(embeddings_of(tiny, items)[0], whole)
+    assert [n for n in asked if n > 3] == [11, 5]
 
 
 def test_not_even_one_pair(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
