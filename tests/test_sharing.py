@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import isthmus
+import isthmus.preparing
 from cheap import CHEAP
 from conftest import picture
 from isthmus.encoders.counting import counted
@@ -229,9 +231,36 @@ def test_batches_keep_pictures_together_and_texts_of_like_length() -> None:
     assert planned(every, ["a", "a"], texts, 12) == [[*range(12)]]
 
 
-def test_a_bad_picture_among_many_is_named_and_ends_the_threads(tiny: Any, tmp_path: Path) -> None:
-    import threading
+def test_the_next_pictures_are_opened_while_the_model_runs(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch waits, in the model, for a picture of the second; it would wait in vain for one of the third."""
+    images = [picture(i) for i in range(6)]
+    opened = {id(one): threading.Event() for one in images}
+    original = isthmus.preparing.open_picture
 
+    def opening(item: Any) -> Any:
+        assert threading.current_thread().name.startswith("isthmus")
+        opened[id(item)].set()
+        return original(item)
+
+    waited: list[bool] = []
+    block = tiny.image.blocks[0]
+    forward = block.forward
+
+    def waiting(*args: Any, **kwargs: Any) -> Any:
+        if not waited:
+            waited.append(opened[id(images[3])].wait(60) and not opened[id(images[5])].is_set())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(isthmus.preparing, "open_picture", opening)
+    monkeypatch.setattr(block, "forward", waiting)
+    found = isthmus.explain(tiny, images, "a dog", method="gradcam", batch_size=2)
+    assert waited == [True]
+    monkeypatch.undo()
+    for one, image in zip(found, images, strict=True):
+        equal(one, isthmus.explain(tiny, image, "a dog", method="gradcam"))
+
+
+def test_a_bad_picture_among_many_is_named_and_ends_the_threads(tiny: Any, tmp_path: Path) -> None:
     picture().save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"no picture")
     images = [tmp_path / "good.png"] * 5 + [tmp_path / "bad.png"] + [tmp_path / "good.png"] * 5
@@ -245,8 +274,6 @@ def test_a_bad_picture_among_many_is_named_and_ends_the_threads(tiny: Any, tmp_p
 
 
 def test_an_interrupt_ends_the_threads(tiny: Any) -> None:
-    import threading
-
     def stop(*_: int) -> None:
         raise KeyboardInterrupt
 
