@@ -17,14 +17,14 @@ from torch import Tensor
 from isthmus import __version__
 from isthmus.assembly import Row, image_attribution, joint_attribution, jsonable, rows_of, text_attribution
 from isthmus.encoders.counting import counted, uncounted
-from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
-from isthmus.encoders.layout import TokenLayout
-from isthmus.encoders.pictures import Picture, display_copy, open_picture
-from isthmus.encoders.tower import Inputs, Side, unit
+from isthmus.encoders.dual import DualEncoder, PreparedImage
+from isthmus.encoders.pictures import Picture, open_picture
+from isthmus.encoders.tower import Side
 from isthmus.errors import OptionError
 from isthmus.explanation import Explanation, Provenance
 from isthmus.methods import registry
 from isthmus.methods.joint import Half, Interaction
+from isthmus.preparing import Batch, Preparing
 from isthmus.targets import (
     Contrast,
     Direction,
@@ -41,17 +41,6 @@ from isthmus.targets import (
 
 _SIDES: tuple[Side, Side] = ("image", "text")
 _PICTURES = (Path, Image.Image, Picture, PreparedImage)  # as an option: the picture that stands in for this one
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """The inputs of one side, with their unit embeddings, for each pair; frames of pictures, notes on texts."""
-
-    inputs: Inputs
-    embeddings: Tensor
-    layouts: list[TokenLayout]
-    frames: list[Frame]
-    notes: list[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +99,11 @@ class Call:
         if isinstance(self.target, Contrast) and self.target.explains not in self.sides:
             raise OptionError(f"This Contrast explains the {self.target.explains}, which sides leaves out.")
 
-    def run(self, pairs: Sequence[tuple[Any, Any]]) -> list[Explanation]:
-        """Explain one batch of pairs."""
+    def run(self, preparing: Preparing, pairs: Sequence[int]) -> list[Explanation]:
+        """Explain one batch of pairs, of those that are being prepared."""
         began = time.perf_counter()
         with counted() as passes:
-            pictures = [_opened(picture) for picture, _ in pairs] if pairs[0][0] is not None else None
-            captions = [text for _, text in pairs] if pairs[0][1] is not None else None
-            batches: dict[Side, _Batch] = {}
-            if pictures is not None:
-                batches["image"] = self._images(pictures)
-            if captions is not None:
-                batches["text"] = self._texts(captions)
+            batches = preparing.of(pairs)
             rows: dict[Side, list[Row]] = {}
             notes: dict[Side, tuple[str, ...]] = {}
             for side in self.sides:
@@ -131,16 +114,14 @@ class Call:
             joint = self._joint(batches) if self.joint else None
         per_pair = {name: number / len(pairs) for name, number in passes.items()}
         provenance = self._provenance((time.perf_counter() - began) / len(pairs), per_pair)
-        all_of = [self._explanation(i, pictures, captions, batches, rows, notes, provenance) for i in range(len(pairs))]
+        all_of = [self._explanation(i, batches, rows, notes, provenance) for i in range(len(pairs))]
         return all_of if joint is None else [self._with_joint(one, joint, i, batches) for i, one in enumerate(all_of)]
 
-    def _with_joint(
-        self, one: Explanation, joint: Interaction, row: int, batches: Mapping[Side, _Batch]
-    ) -> Explanation:
+    def _with_joint(self, one: Explanation, joint: Interaction, row: int, batches: Mapping[Side, Batch]) -> Explanation:
         image, text = (batches[side].layouts[row] for side in _SIDES)
         return replace(one, joint=joint_attribution(joint, row, image, text))
 
-    def _joint(self, batches: Mapping[Side, _Batch]) -> Interaction:
+    def _joint(self, batches: Mapping[Side, Batch]) -> Interaction:
         assert self.method.joint is not None, "check() refuses a method without a joint map"
         image, text = (Half(self.model.tower(s), batches[s].inputs, batches[s].layouts) for s in _SIDES)
         options = {name: self._as_pixels(value) for name, value in self.options.items()}
@@ -153,9 +134,11 @@ class Call:
         """A picture among the options as the image tower takes it; it says nothing of the text."""
         if not isinstance(value, _PICTURES):
             return value
-        return {"image": self.model.processing.pictures([_opened(value)])[0]["pixel_values"]}
+        picture = value if isinstance(value, PreparedImage) else open_picture(value)
+        pixels = self._once(f"pixels {id(value)}", lambda: self.model.processing.pictures([picture])[0]["pixel_values"])
+        return {"image": pixels}
 
-    def _arguments(self, side: Side, batch: _Batch) -> dict[str, Any]:
+    def _arguments(self, side: Side, batch: Batch) -> dict[str, Any]:
         """What the method's function takes beside the tower, its inputs and the target."""
         options = {k: v if k == "bank" else self._as_pixels(v) for k, v in self.options.items()}
         options = {k: v.get(side) if isinstance(v, Mapping) else v for k, v in options.items()}
@@ -180,15 +163,7 @@ class Call:
                 self._kept[name] = make()
         return self._kept[name]
 
-    def _images(self, pictures: Sequence[Picture | PreparedImage]) -> _Batch:
-        inputs, frames, layouts = self.model.processing.pictures(pictures)
-        return _Batch(inputs, unit(self.model.image.embed(inputs)), layouts, frames, [])
-
-    def _texts(self, captions: Sequence[str]) -> _Batch:
-        inputs, layouts, notes = self.model.processing.texts(captions, truncate=self.truncate)
-        return _Batch(inputs, unit(self.model.text.embed(inputs)), layouts, [], notes)
-
-    def _vectors(self, side: Side, batches: Mapping[Side, _Batch], count: int) -> FixedTarget:
+    def _vectors(self, side: Side, batches: Mapping[Side, Batch], count: int) -> FixedTarget:
         """The target vector `(B, D)` of each pair."""
         if isinstance(self.target, Direction) or self._contrasted(side):
             target = self.target
@@ -219,18 +194,15 @@ class Call:
     def _explanation(
         self,
         i: int,
-        pictures: Sequence[Picture | PreparedImage] | None,
-        captions: Sequence[str] | None,
-        batches: Mapping[Side, _Batch],
+        batches: Mapping[Side, Batch],
         rows: Mapping[Side, list[Row]],
         notes: Mapping[Side, tuple[str, ...]],
         provenance: Provenance,
     ) -> Explanation:
-        picture = None if pictures is None else pictures[i]
-        shown = self.model.processing.shown(picture) if isinstance(picture, PreparedImage) else picture
-        caption = "" if captions is None else captions[i]
+        shown = batches["image"].shown[i] if "image" in batches else None
+        caption = batches["text"].texts[i] if "text" in batches else ""
         image = text = similarity = None
-        read = () if captions is None or not batches["text"].notes[i] else (batches["text"].notes[i],)
+        read = (batches["text"].notes[i],) if "text" in batches and batches["text"].notes[i] else ()
         if "image" in rows:
             batch = batches["image"]
             name = self._described("image", caption, len(batch.layouts))
@@ -238,14 +210,14 @@ class Call:
             image = image_attribution(rows["image"][i], batch.layouts[i], batch.frames[i], name, said)
         if "text" in rows:
             batch = batches["text"]
-            name = self._described("text", shown, len(batch.layouts))
+            name = self._described("text", shown and shown.picture, len(batch.layouts))
             text = text_attribution(rows["text"][i], batch.layouts[i], caption, name, (*notes["text"], *read))
         if len(batches) == 2:
             similarity = float((batches["image"].embeddings[i] * batches["text"].embeddings[i]).sum())
         return Explanation(
             image=image,
             text=text,
-            picture=None if shown is None else display_copy(shown),
+            picture=None if shown is None else shown.pixels,
             caption=caption,
             source="" if shown is None else shown.source,
             similarity=similarity,
@@ -284,12 +256,13 @@ class Call:
                 "transformers": transformers.__version__,
             },
             device=name,
-            dtype=str(self.model.dtype).removeprefix("torch."),
+            dtype=_told(self.model.dtype, self.model.image.autocast),
             seconds=seconds,
             passes=passes,
             seed=self.options.get("seed", 0) if self.method.random else None,
         )
 
 
-def _opened(picture: Any) -> Picture | PreparedImage:
-    return picture if isinstance(picture, PreparedImage) else open_picture(picture)
+def _told(dtype: torch.dtype, autocast: torch.dtype | None) -> str:
+    name = str(dtype).removeprefix("torch.")
+    return name if autocast is None else f"{name}, matrix products in {str(autocast).removeprefix('torch.')}"

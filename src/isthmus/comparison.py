@@ -13,6 +13,7 @@ from torch import nn
 
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.pictures import open_picture
+from isthmus.encoders.sharing import sharing
 from isthmus.encoders.tower import Side
 from isthmus.errors import InputError, IsthmusError, OptionError
 from isthmus.explainer import explain, load
@@ -47,7 +48,7 @@ class CompareRow:
         units: what its scores are measured in: "score", "bits", or "" where they have no unit.
         explanation: its result; None where it refused, and then `reason` is the sentence that says why.
         seconds: time of the call, of a second one where that is cheap: a first one also pays for what is computed
-            once for a model.
+            once for a model, and for what it shares with the other methods.
         forward, backward: passes of both sides, as in `Provenance.passes`.
         agreement_image: Spearman's rank correlation, in [-1, 1], of the scores per patch with those of the first row
             that has an image side; None where it is not defined, as for a map that is the same everywhere.
@@ -168,23 +169,24 @@ def compare(
     if isinstance(image, (list, tuple)) or isinstance(text, (list, tuple)):
         raise InputError("compare takes one picture and one text, not a list: call it once for each pair.")
     model = model if isinstance(model, DualEncoder) else load(model)
-    picture = _readable(model, image, text, truncate=truncate)
-    found: list[Explanation | IsthmusError] = []
-    for name in names:
-        call = {
-            **given.get(name, {}),
-            "method": name,
-            "target": target,
-            "against": against,
-            "sides": _sides(registry.get(name), sides),
-            "truncate": truncate,
-        }
-        try:
-            found.append(_timed(model, picture, text, call))
-        except IsthmusError as error:
-            found.append(error)
-        if progress is not None:
-            progress(len(found), len(names))
+    with sharing():
+        picture = _readable(model, image, text, truncate=truncate)
+        found: list[Explanation | IsthmusError] = []
+        for name in names:
+            call = {
+                **given.get(name, {}),
+                "method": name,
+                "target": target,
+                "against": against,
+                "sides": _sides(registry.get(name), sides),
+                "truncate": truncate,
+            }
+            try:
+                found.append(_timed(model, picture, text, call))
+            except IsthmusError as error:
+                found.append(error)
+            if progress is not None:
+                progress(len(found), len(names))
     _refuse_if_empty(names, found)
     return Comparison(_agreed(tuple(map(_row, names, found))))
 

@@ -13,11 +13,15 @@ from torch import nn
 
 from isthmus.call import Call
 from isthmus.encoders.dual import DualEncoder
+from isthmus.encoders.memory import pairs_in_chunks
+from isthmus.encoders.precision import autocast_to, fastest_dtype
+from isthmus.encoders.sharing import sharing
 from isthmus.encoders.tower import Side
 from isthmus.encoders.transformers import load_transformers
 from isthmus.errors import InputError, OptionError
 from isthmus.explanation import Explanation
 from isthmus.methods import registry
+from isthmus.preparing import Preparing, planned
 from isthmus.targets import Contrast, Pair, Target
 
 _SIDES: tuple[Side, ...] = ("image", "text")
@@ -37,6 +41,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     attention: str | None = None,
     image_size: int | tuple[int, int] | None = None,
+    autocast: str | None = None,
 ) -> DualEncoder:
     """Load a dual encoder.
 
@@ -46,34 +51,39 @@ def load(
             stays as it is.
         processor: with a model object, its processor (anything with an image_processor and a fast tokenizer).
         device: "cpu", "cuda", "mps"; "auto" (or None) takes the fastest there is, and leaves a model object be.
-        dtype: "float32" (default), "bfloat16", "float16" or "float64"; for models that are loaded here.
+        dtype: "float32" (default), "bfloat16", "float16" or "float64", or "auto" for bfloat16 where the device computes
+            it in hardware, else float32; for models that are loaded here.
         attention: "sdpa" or "eager"; None leaves the choice to transformers.
         image_size: another input size than the processor's, a number or `(height, width)`, multiples of the
             patch; the position embedding is then interpolated.
+        autocast: "bfloat16" runs matrix products of float32 weights in bfloat16, of a model object too; closer to
+            float32 than `dtype="bfloat16"`, which also rounds the weights and what is passed on between blocks.
 
     Raises:
         ModelError: no such model, another kind of model, or a damaged one.
         OptionError: no such device or dtype.
     """
     if isinstance(model, DualEncoder):
-        if any(option is not None for option in (processor, device, dtype, attention, image_size)):
+        if any(option is not None for option in (processor, device, dtype, attention, image_size, autocast)):
             raise OptionError("This model is loaded already: give the options where it is loaded first.")
         return model
     if not isinstance(model, (str, Path, nn.Module)) or model == "":
         raise OptionError(f"A model is a name, a folder or a model object, not {model!r}.")
+    given = isinstance(model, nn.Module)
+    where = None if given and device in (None, "auto") else _device(device)
     if dtype is not None:
-        dtype = _DTYPES.get(str(dtype).removeprefix("torch."))
+        name = str(dtype).removeprefix("torch.")
+        dtype = fastest_dtype(where or torch.device("cpu")) if name == "auto" else _DTYPES.get(name)
         if dtype is None:
-            raise OptionError(f"There is no such dtype: choose one of {', '.join(_DTYPES)}.")
+            raise OptionError(f"There is no such dtype: choose one of {', '.join(_DTYPES)} or auto.")
     if attention not in (None, "sdpa", "eager"):
         raise OptionError(f"attention must be sdpa or eager, not {attention!r}.")
-    given = isinstance(model, nn.Module)
     if given and (dtype is not None or attention is not None):
         raise OptionError("A model object keeps its dtype and attention: change them yourself before you load it.")
-    where = None if given and device in (None, "auto") else _device(device)
-    return load_transformers(
+    found = load_transformers(
         model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size
     )
+    return found if autocast is None else autocast_to(found, autocast)
 
 
 def _device(device: str | torch.device | None) -> torch.device:
@@ -124,7 +134,8 @@ def explain(
         preset: "paper" for the published code's behaviour, see the method.
         joint: also give the joint map of words and regions (`Explanation.joint`), for methods that have one.
         truncate: cut texts that are longer than the model reads, in place of refusing them.
-        batch_size: pairs at once. Results do not depend on it beyond rounding, but for `preset="paper"`.
+        batch_size: pairs at once, fewer where memory runs out. Results do not depend on it beyond rounding, but for
+            `preset="paper"`.
         progress: called with the number of pairs done and their total.
         options: the method's own (for nib: layer, steps, rule, closed, ...), for both sides, or as a mapping
             `{"image": ..., "text": ...}`.
@@ -158,15 +169,50 @@ def explain(
     pictures = list(images) if _many(images) else [images]
     captions = list(texts) if _many(texts) else [texts]  # type: ignore[arg-type]
     pairs = _pairs(len(pictures), len(captions), pairing)
-    found: list[Explanation] = []
-    for start in range(0, len(pairs), batch_size):
-        part = [(pictures[i], captions[j]) for i, j in pairs[start : start + batch_size]]
-        with torch.inference_mode(False), torch.autocast(model.device.type, enabled=False):
-            found += call.run(part)
-        if progress is not None:
-            progress(len(found), len(pairs))
+    found = _explained(call, pictures, captions, pairs, progress)
     found = _with_probabilities(call, found, pairs)
     return found[0] if single else found
+
+
+def _explained(
+    call: Call,
+    pictures: Sequence[Any],
+    texts: Sequence[Any],
+    pairs: Sequence[tuple[int, int]],
+    progress: Callable[[int, int], None] | None,
+) -> list[Explanation]:
+    """All pairs in their order, batch by batch; the pictures of the next one are opened meanwhile."""
+    found: dict[int, Explanation] = {}
+    size, in_order = call.batch_size, [*range(len(pairs))]
+    as_given = call.preset is not None  # what is published may depend on the batch
+    plan = (
+        [in_order[start : start + size] for start in in_order[::size]]
+        if as_given
+        else planned(pairs, pictures, texts, size)
+    )
+    with (
+        torch.inference_mode(False),
+        torch.autocast(call.model.device.type, enabled=False),
+        sharing() as shared,
+        Preparing(
+            call.model,
+            None if pictures[0] is None else pictures,
+            None if texts[0] is None else texts,
+            pairs,
+            truncate=call.truncate,
+            shared=shared,
+        ) as preparing,
+    ):
+        for batch, after in zip(plan, [*plan[1:], []], strict=True):
+            preparing.ahead([*batch, *after])
+
+            def run(part: slice, batch: list[int] = batch) -> None:
+                found.update(zip(batch[part], call.run(preparing, batch[part]), strict=True))
+
+            pairs_in_chunks(run, len(batch), call.model.model, whole=as_given)
+            if progress is not None:
+                progress(len(found), len(pairs))
+    return [found[place] for place in in_order]
 
 
 def _many(items: Any) -> bool:

@@ -165,7 +165,8 @@ class Provenance:
     """Where a result comes from, complete enough to make it again.
 
     `seconds` and `passes` are those of the whole batch divided by its number of pairs; a pass is one encoder
-    suffix or encoder run on one input, counted apart for `forward` and `backward`. `options` are the method's as
+    suffix or encoder run on one input, counted apart for `forward` and `backward`, and for each pair that needs it
+    where several share it. `options` are the method's as
     they were given, `settings` the rest of the call.
     """
 

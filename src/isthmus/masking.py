@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from isthmus.encoders.counting import count_shared
 from isthmus.encoders.layout import TokenLayout, content_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.sharing import digests_of
 from isthmus.encoders.split import Entrance
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
 from isthmus.entering import replaced
@@ -60,18 +63,45 @@ class Masking:
         """
         device = self.entrance.hidden.device
         keep, rows = keep.to(device), rows.to(device)
-        width = self.entrance.embedding.shape[1]
+        first = self._first_alike(keep, rows)
+        once, back = torch.unique(first, return_inverse=True)
+        if len(once) < len(rows):
+            count_shared(len(rows) - len(once))
+            return self._embeddings(keep[once], rows[once])[back]
+        return self._embeddings(keep, rows)
+
+    def _embeddings(self, keep: Tensor, rows: Tensor) -> Tensor:
+        device, width = rows.device, self.entrance.embedding.shape[1]
         found = torch.empty(len(rows), width, device=device, dtype=accumulator(self.entrance.embedding.dtype))
 
         def run(part: slice) -> None:
             found[part] = unit(self._run(keep[part], rows[part]))
 
-        at_once = _FORWARD_ALONE * rows_at_once(self.entrance, self.memory)
+        at_once = rows_at_once(self.entrance, self.memory).times(_FORWARD_ALONE)
         if device.type == "cpu" and self.entrance.tower.lookup is None:
-            at_once = min(at_once, _CPU_PICTURES)
+            at_once = at_once.at_most(_CPU_PICTURES)
         with torch.no_grad():
             in_chunks(run, len(rows), at_once)
         return found
+
+    def _first_alike(self, keep: Tensor, rows: Tensor) -> Tensor:
+        """`(N,)` the place of each copy, or where another input is the same and has the same masks, of that one's."""
+        found = torch.arange(len(rows), device=rows.device)
+        for row, same in enumerate(self._first_equal):
+            if same == row:
+                continue
+            own, other = (rows == row).nonzero()[:, 0], (rows == same).nonzero()[:, 0]
+            if len(own) == len(other) and torch.equal(keep[own], keep[other]):
+                found[own] = other
+        return found
+
+    @cached_property
+    def _first_equal(self) -> list[int]:
+        """For each input the first that equals it, as one picture with many texts does."""
+        given = [value for value in self.entrance.inputs.values() if isinstance(value, Tensor) and value.ndim]
+        beside = [] if self.replacement is None else [self.replacement]
+        keys = [*zip(*map(digests_of, (self.entrance.hidden, *given, *beside)), strict=True)]
+        return [keys.index(key) for key in keys]
 
     def scores(self, keep: Tensor, rows: Tensor, target: Tensor) -> Tensor:
         """`(N,)` scores of masked copies, see `embeddings`, with targets `(B, D)` of the unmasked inputs."""

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from isthmus.encoders.dual import DualEncoder, PreparedImage
+from isthmus.encoders.memory import in_chunks
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, Picture, open_picture
 from isthmus.encoders.tower import Side, accumulator, unit
 from isthmus.encoders.weights import version_of
@@ -131,14 +132,28 @@ def embeddings_of(
     """
     items = expanded(items)
     if modality(items[0]) == "image":
-        return torch.cat([_pictures(model, items[i : i + batch_size]) for i in range(0, len(items), batch_size)]), ()
+        parts: list[Tensor] = []
+        in_chunks(lambda part: parts.append(_pictures(model, items[part])), len(items), batch_size)
+        return torch.cat(parts), ()
+    return model.kept_texts(
+        (tuple(items), truncate, batch_size),
+        lambda: _texts(model, items, truncate, batch_size),
+        lambda found: found[0].nbytes,
+    )
+
+
+def _texts(model: DualEncoder, items: Sequence[str], truncate: bool, batch_size: int) -> tuple[Tensor, tuple[str, ...]]:
     order = sorted(range(len(items)), key=lambda i: len(items[i]))  # texts of like length need little padding
-    found, notes = [], []
-    for start in range(0, len(items), batch_size):
-        part = [items[i] for i in order[start : start + batch_size]]
-        inputs, _, said = model.processing.texts(part, truncate=truncate)
+    found: list[Tensor] = []
+    notes: list[str] = []
+
+    def run(part: slice) -> None:
+        texts = [items[i] for i in order[part]]
+        inputs, _, said = model.processing.texts(texts, truncate=truncate)
         found.append(unit(model.text.embed(inputs)))
-        notes += [f"{text!r}: {note}" for text, note in zip(part, said, strict=True) if note]
+        notes.extend(f"{text!r}: {note}" for text, note in zip(texts, said, strict=True) if note)
+
+    in_chunks(run, len(items), batch_size)
     back = torch.tensor(order, device=found[0].device).argsort()
     return torch.cat(found)[back], tuple(notes)
 

@@ -83,7 +83,11 @@ def _devices() -> Iterator[tuple[str, str, str, str]]:
         import torch
     except ImportError:
         return
-    yield "ok", "cpu", f"{torch.get_num_threads()} threads", ""
+    from isthmus.encoders.precision import bfloat16_unit
+
+    unit = bfloat16_unit(torch.device("cpu"))
+    half = f"bfloat16 in hardware ({unit}; dtype auto)" if unit else "no bfloat16 in hardware"
+    yield "ok", "cpu", f"{torch.get_num_threads()} threads, {half}", ""
     if torch.cuda.is_available():
         for i in range(torch.cuda.device_count()):
             gib = torch.cuda.get_device_properties(i).total_memory / 2**30

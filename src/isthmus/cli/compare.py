@@ -41,7 +41,7 @@ def compare(
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut a text that is too long.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/NAME-compared")
     ] = None,

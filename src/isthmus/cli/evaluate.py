@@ -75,7 +75,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 32,
     model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the plots.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
 ) -> None:

@@ -65,7 +65,7 @@ def explain(
     sides: Annotated[Sides, typer.Option(help="Sides to explain.")] = Sides.both,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/NAME")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 16,

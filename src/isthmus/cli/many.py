@@ -74,7 +74,7 @@ class _Run:
             else:
                 todo.append((record, *places[0]))
         try:
-            pictures = [open_picture(record.image) for record, _, _ in todo]
+            pictures = [record.image for record, _, _ in todo]  # opened by the call, side by side
             texts = [text for _, text, _ in todo]
             found = explain(self.model, pictures, texts, **self.options) if todo else []
         except (InputError, ModelError):

@@ -52,7 +52,7 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder for the results.", show_default="isthmus-out/WHAT")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Names the sample.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew.")] = False,
 ) -> None:
     """Run WHAT by the paper's protocol and print our figures beside the paper's, with the difference.

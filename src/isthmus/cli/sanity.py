@@ -70,7 +70,7 @@ def sanity(
     ] = 0,
     model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
 ) -> None:
     """Check that maps follow the weights and the caption, and neither their batch nor chance; with their agreement."""
     from isthmus.cli.sanity_run import measured

@@ -1,4 +1,7 @@
-"""Counts passes: runs of an encoder, or of what is left of it behind a cut, on one input."""
+"""Counts passes: runs of an encoder, or of what is left of it behind a cut, on one input.
+
+A run that several pairs share counts for each of them: passes state what a pair needs, so that methods compare.
+"""
 
 from __future__ import annotations
 
@@ -44,3 +47,10 @@ def count(embedding: Tensor) -> None:
             passes["backward"] += len(gradient)
 
         embedding.register_hook(back)  # type: ignore[no-untyped-call]
+
+
+def count_shared(rows: int) -> None:
+    """Count the passes of `rows` inputs that another pair of the call has paid for: a pair would need them alone."""
+    passes = _RUNNING.get()
+    if passes is not None:
+        passes["forward"] += rows

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture
+from isthmus.encoders.sharing import Store
 from isthmus.encoders.tower import Inputs, Side, Tower
 from isthmus.encoders.weights import device_of, dtype_of, fingerprint, version_of
 from isthmus.explanation import Box
+
+_TEXTS = 16 << 20
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,10 @@ class Processing(Protocol):
     """Turns pictures and texts into the inputs of a model's towers."""
 
     def pictures(self, pictures: Sequence[Picture | PreparedImage]) -> tuple[Inputs, list[Frame], list[TokenLayout]]:
-        """Inputs of the image tower, and for each picture its frame and the layout of its positions."""
+        """Inputs of the image tower, and for each picture its frame and the layout of its positions.
+
+        `explain` asks for one picture at a time, in several threads at once.
+        """
 
     def texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
         """Inputs of the text tower, and for each text its layout and a note ("" where none is due)."""
@@ -108,6 +115,7 @@ class DualEncoder:
     text: Tower
     processing: Processing
     scale: Callable[[], Tensor] | None = None
+    _texts: Store = field(default_factory=lambda: Store(_TEXTS), init=False, repr=False)
 
     @property
     def revision(self) -> str:
@@ -132,3 +140,16 @@ class DualEncoder:
     def tower(self, side: Side) -> Tower:
         """The tower of a side."""
         return self.image if side == "image" else self.text
+
+    def kept_texts(self, key: Hashable, make: Callable[[], _T], size: Callable[[_T], int]) -> _T:
+        """What is made of a list of texts, once while the weights stay: contrasts, banks and phrases come again.
+
+        The key is the whole list, never one text of it, so that what is found is what would be made, to the bit. The
+        most recent lists are kept, in 16 MB.
+        """
+        whole = (key, version_of(self.model))
+        found: _T | None = self._texts.get(whole)
+        if found is None:
+            found = make()
+            self._texts.put(whole, found, size(found))
+        return found

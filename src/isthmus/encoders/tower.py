@@ -6,7 +6,8 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from isthmus.encoders.counting import count, uncounted
 from isthmus.encoders.cut import recorded
 from isthmus.encoders.naming import blocks_of, module_of
 from isthmus.encoders.parts import Attention
+from isthmus.encoders.sharing import Same, States, run_once
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import differentiable, lock_of, version_of
@@ -26,7 +28,7 @@ from isthmus.errors import ModelError, OptionError
 Side = Literal["image", "text"]
 Inputs = Mapping[str, Any]
 
-_HALF = (torch.float16, torch.bfloat16)
+_HALF = {torch.float16, torch.bfloat16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +50,7 @@ class Tower:
         attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
             as CLIP's; None where blocks have none that can be read.
         blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.
+        autocast: the type in which matrix products run while the weights keep theirs; None leaves both alike.
         reference: makes batches of the reference set's inputs, each with a mask `(B, T)` of the positions that
             count in its mean state; None where there is no such set.
     """
@@ -63,10 +66,11 @@ class Tower:
     limits: tuple[Tensor, Tensor] | None = None
     attention: Attention | str | None = "self_attn"
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
+    autocast: torch.dtype | None = None
     blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
     in_sequence: bool = field(init=False, repr=False)
     _proved: set[tuple[Any, ...]] = field(default_factory=set, repr=False)
-    _means: dict[int | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
+    _means: dict[int | str | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
@@ -109,12 +113,20 @@ class Tower:
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
-        with undisturbed(self.model), torch.no_grad():
-            return self._finite(self.run(_ordinary(inputs)))
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad():
+                return (self._finite(self.run(inputs)),)
+
+        embedding: Tensor = self._once("embed", _ordinary(inputs), run)[0]
+        return embedding
 
     def run(self, inputs: Inputs) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
-        embedding = self.encode(inputs)
+        device = next(self.model.parameters()).device.type
+        cast = nullcontext() if self.autocast is None else torch.autocast(device, dtype=self.autocast)
+        with cast:
+            embedding = self.encode(inputs)
         count(embedding)
         if embedding.requires_grad:
             self._check_slopes(embedding)
@@ -132,19 +144,23 @@ class Tower:
             ModelError: the model's output is not finite, or cannot be resumed from this cut.
         """
         index, inputs = self.resolve(layer), _ordinary(inputs)
-        with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
-            embedding = self._finite(self.run(inputs))
-        if seen.hidden is None:
-            raise ModelError(
-                f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
-                "torch.compile or any other wrapping."
-            )
-        if len(seen.hidden) != len(embedding):
-            raise ModelError(
-                f"Block {index} of the {self.side} tower reads a state of shape {tuple(seen.hidden.shape)} for a batch "
-                f"of {len(embedding)}: blocks must take the batch first (batch_first=True)."
-            )
-        split = Split(self, inputs, index, seen.hidden, embedding, seen.stem, seen.as_tuple)
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
+                embedding = self._finite(self.run(inputs))
+            if seen.hidden is None:
+                raise ModelError(
+                    f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
+                    "torch.compile or any other wrapping."
+                )
+            if len(seen.hidden) != len(embedding):
+                raise ModelError(
+                    f"Block {index} of the {self.side} tower reads a state of shape {tuple(seen.hidden.shape)} for a "
+                    f"batch of {len(embedding)}: blocks must take the batch first (batch_first=True)."
+                )
+            return seen.hidden, embedding, seen.stem, seen.as_tuple
+
+        split = Split(self, inputs, index, *self._once(("split", index), inputs, run))
         self._prove(split)
         return split
 
@@ -160,20 +176,31 @@ class Tower:
                 f"This {self.side} tower names neither its pixels nor its embedding of tokens: give isthmus.Tower a "
                 "stem_input or a lookup, or choose a method that explains a layer."
             )
-        with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
-            embedding = self._finite(self.run(inputs))
-        values = inputs[self.stem_input] if self.lookup is None else seen.vectors
-        if values is None or seen.hidden is None:
-            raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
-        return Entrance(self, inputs, 0, values, embedding, None, False, seen.hidden.shape[1:])
+
+        def run(inputs: Inputs) -> States:
+            with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
+                embedding = self._finite(self.run(inputs))
+            if seen.hidden is None or (self.lookup is not None and seen.vectors is None):
+                raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
+            return seen.vectors, embedding, seen.hidden.shape[1:]
+
+        vectors, embedding, inside = self._once("enter", inputs, run)
+        values = inputs[self.stem_input] if self.lookup is None else vectors
+        return Entrance(self, inputs, 0, values, embedding, None, False, inside)
+
+    def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
+        """A run, once in a call for each input; see `isthmus.encoders.sharing`."""
+
+        def key() -> Hashable:
+            ends = ((Same(end[0]), end[1]) if end else None for end in (self.stem, self.lookup))
+            cut = Same(self.owner), self.stack, self.stem_input, *ends
+            return kind, Same(self.encode), cut, self.autocast, version_of(self.model)
+
+        return run_once(key, inputs, run, watched=self.model)
 
     def mean_state(self, layer: int | None) -> Tensor:
         """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""
-        version = version_of(self.model)
-        kept = self._means.get(layer)
-        if kept is None or kept[0] != version:
-            kept = self._means[layer] = version, self.reference_states(layer).mean(0)
-        return kept[1]
+        return self._fitted(layer, lambda: self.reference_states(layer).mean(0))
 
     def reference_states(self, layer: int | None) -> Tensor:
         """Hidden states `(N, d)` of all patches, places of a grid, or words of the reference set, in float32 or better.
@@ -198,21 +225,30 @@ class Tower:
 
     def reference_embeddings(self) -> Tensor:
         """Unit embeddings `(N, D)` of the reference set. Raises OptionError where the tower has none."""
-        if self.reference is None:
+        reference = self.reference
+        if reference is None:
             raise OptionError(f"This needs a bank, and the {self.side} side of this model has none: give one.")
         with uncounted():
-            return torch.cat([unit(self.embed(inputs)) for inputs, _ in self.reference()])
+            return self._fitted("bank", lambda: torch.cat([unit(self.embed(inputs)) for inputs, _ in reference()]))
+
+    def _fitted(self, name: int | str | None, make: Callable[[], Tensor]) -> Tensor:
+        """What is made once for a model, and again where its weights changed."""
+        version = version_of(self.model)
+        kept = self._means.get(name)
+        if kept is None or kept[0] != version:
+            kept = self._means[name] = version, make()
+        return kept[1]
 
     def _prove(self, split: Split) -> None:
         """Refuse, rather than corrupt, a model whose remaining blocks give another output than its own."""
-        key = (split.layer, split.hidden.dtype, split.hidden.shape[1:], version_of(self.model))
+        key = (split.layer, split.hidden.dtype, self.autocast, split.hidden.shape[1:], version_of(self.model))
         if key in self._proved:
             return
         with torch.no_grad(), uncounted():
             one = torch.zeros(2 if split.hidden.ndim == 4 else 1, dtype=torch.long, device=split.hidden.device)
             again = self._again(split, one)[-1].float()
         error = (again - split.embedding[0].float()).norm() / split.embedding[0].float().norm()
-        if not error < (0.05 if split.hidden.dtype in _HALF else 1e-3):
+        if not error < (0.05 if _HALF & {split.hidden.dtype, self.autocast} else 1e-3):
             raise ModelError(
                 f"The {self.side} tower cannot be cut at layer {split.layer}: resumed from there it gives "
                 f"another embedding (relative error {error:.1e}); choose another layer."
