@@ -195,5 +195,13 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
         split: the tower cut anywhere.
         as_tuple: whether the tower's blocks give tuples.
     """
-    stem = None if split.stem is None else split.stem[:, :1]
-    return replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)
+    stem, length = None if split.stem is None else split.stem[:, :1], split.hidden.shape[1]
+    masks = {
+        name: value[:, :1]  # a mask of all positions does not fit a single one
+        for name, value in split.inputs.items()
+        if name.endswith("attention_mask") and value.shape[1:] == (length,)
+    }
+    inputs = {**split.inputs, **masks}
+    return replace(
+        split, inputs=inputs, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple
+    )

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.anatomy import attention_of
+from isthmus.encoders.attention import attention_in
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
@@ -59,7 +60,7 @@ def attnlrp(
 
     Raises:
         OptionError: there is no such layer.
-        ModelError: a block lacks a projection, or its MLP an activation module.
+        ModelError: a block lacks a projection, or an activation module.
     """
     split = tower.split(inputs, layer)
     device, dtype = split.hidden.device, accumulator(split.hidden.dtype)
@@ -102,9 +103,9 @@ def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
                 stack.callback(module.register_forward_hook(_normalised).remove)
         _check_norms(tower)
         for layer in layers:
+            attention = attention_of(tower, layer)
             for module in _activations(tower, layer):
                 stack.callback(module.register_forward_hook(_activated).remove)
-            attention = attention_of(tower, layer)
             for module, share in zip((attention.query, attention.key, attention.value), _SHARES, strict=True):
                 stack.callback(module.register_forward_hook(_shared(share)).remove)
         yield
@@ -121,13 +122,14 @@ def _check_norms(tower: Tower) -> None:
 
 
 def _activations(tower: Tower, layer: int) -> list[nn.Module]:
-    """The modules of a block's MLP that hold nothing: its activation, and such as change nothing."""
-    mlp = getattr(tower.blocks[layer], "mlp", nn.Module())
-    found = [m for m in mlp.modules() if not list(m.children()) and not list(m.parameters()) and m is not mlp]
-    if not found:
+    """The modules of a block that hold nothing: its activation, and such as change nothing; but those of attention."""
+    block, (_, attention) = tower.blocks[layer], attention_in(tower, layer)
+    apart = {id(module) for module in attention.modules()}
+    found = [m for m in block.modules() if not list(m.children()) and not list(m.parameters()) and id(m) not in apart]
+    if all(isinstance(module, (nn.Dropout, nn.Identity)) for module in found):
         raise ModelError(
-            f"Block {layer} of the {tower.side} tower has no activation module in an mlp, which AttnLRP needs: choose "
-            "another method."
+            f"Block {layer} of the {tower.side} tower has no activation module, which AttnLRP needs: choose another "
+            "method."
         )
     return found
 

@@ -143,13 +143,10 @@ class Judged:
             InputError: this side was not explained.
         """
         maps = self.of(side)
-        if side == "image":
-            grid = self.pairs.layouts["image"][0].grid
-            assert grid is not None, "the layout of a picture has a grid"
-            return on_patches(maps, grid)
-        found = torch.full(tuple(self.pairs.players("text").shape), torch.nan, dtype=torch.float64)
-        for row, one in zip(found, maps, strict=True):
-            row[: len(one.scores)] = torch.tensor(one.scores, dtype=torch.float64)
+        found = torch.full(tuple(self.pairs.players(side).shape), torch.nan, dtype=torch.float64)
+        for row, one, layout in zip(found, maps, self.pairs.layouts[side], strict=True):
+            own = torch.tensor(one.scores, dtype=torch.float64) if layout.grid is None else on_patches(one, layout.grid)
+            row[: len(own)] = own
         return found
 
     def known(self, side: Side) -> Tensor:
