@@ -33,7 +33,7 @@ from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 from isthmus.methods.registry import Attribution, Method, register
 
-_SHARES = (0.25, 0.25, 0.5)  # of queries, keys and values
+_SHARES = {"query": 0.25, "key": 0.25, "value": 0.5}
 _HALF_SCALES = (1024.0, 1.0)  # in half precision small gradients would be rounded off, and large ones overflow
 
 
@@ -106,8 +106,8 @@ def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
             attention = attention_of(tower, layer)
             for module in _activations(tower, layer):
                 stack.callback(module.register_forward_hook(_activated).remove)
-            for module, share in zip((attention.query, attention.key, attention.value), _SHARES, strict=True):
-                stack.callback(module.register_forward_hook(_shared(share)).remove)
+            for linear, names in attention.projections:
+                stack.callback(linear.register_forward_hook(_shared([_SHARES[name] for name in names])).remove)
         yield
 
 
@@ -153,9 +153,10 @@ def _activated(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     return _as(output, state * ratio)
 
 
-def _shared(share: float) -> Any:
+def _shared(shares: Sequence[float]) -> Any:
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return _as(output, share * output)
+        parts = zip(shares, output.chunk(len(shares), dim=-1), strict=True)
+        return _as(output, torch.cat([share * part for share, part in parts], dim=-1))
 
     return hook
 
