@@ -48,7 +48,7 @@ def both() -> tuple[Any, Any]:
     return read(fixed), read(naflex)
 
 
-@pytest.mark.parametrize("method", [*ENTERING, *MASKING, "chefer", "gem"])
+@pytest.mark.parametrize("method", [*ENTERING, *MASKING, "attention-gradient", "gem"])
 def test_maps_are_those_of_the_same_weights_on_pixels(both: tuple[Any, Any], method: str) -> None:
     options = CHEAP.get(method, {})
     shown, text = picture(2, (32, 32)), "a small dog"

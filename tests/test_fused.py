@@ -6,7 +6,6 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 import isthmus

@@ -78,7 +78,9 @@ def check_layout(name: str, one: isthmus.Explanation) -> None:
             assert one.image.scores.shape == (height // 8, width // 8)
         elif name != "align":
             assert one.image.scores.shape == zoo.grid
-            assert len(one.image.special) == zoo.prefix + zoo.suffix
+            names = [special.name for special in one.image.special]
+            assert names[: zoo.prefix] == ["CLS", "REG1", "REG2", "REG3", "REG4"][: zoo.prefix]
+            assert len(names) == zoo.prefix + zoo.suffix
     if one.text is not None:
         assert [word.text for word in one.text.words] == one.caption.split()
         assert "".join(token.text for token in one.text.tokens) == one.caption.replace(" ", "")

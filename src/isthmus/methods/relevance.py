@@ -50,6 +50,8 @@ def attnlrp(
     The score of a position is the sum over channels of `h * g`, with h the hidden state at a layer and g the gradient
     under the rules that head this module. Scores are signed, and in units of the score.
 
+    Attention behind the blocks, such as a head that pools by it, has no rule: it keeps its gradient; a note says so.
+
     They do not sum to the score. Each bias (of linear maps and LayerNorms) keeps its share of the relevance, and so
     does softmax, whose expansion has a constant term. Without biases and without attention the sum is exact.
 
@@ -66,14 +68,16 @@ def attnlrp(
     device, dtype = split.hidden.device, accumulator(split.hidden.dtype)
     scores, opened = torch.empty(split.hidden.shape[:2], device=device, dtype=dtype), unit(split.embedding)
     target = target.to(opened)
-    with _rules(tower, range(split.layer, tower.depth)):
+    with _rules(tower, range(split.layer, tower.depth)) as behind:
 
         def run(part: slice) -> None:
             gradient = _gradient(split, torch.arange(part.start, part.stop, device=device), target)
             scores[part] = (split.hidden[part].to(dtype) * gradient).sum(-1)
 
         in_chunks(run, len(scores), rows_at_once(split, memory))
-    return Attribution(scores, (opened * target).sum(-1), None, tuple({"layer": split.layer} for _ in scores))
+    notes = tuple(f"{name}, behind the blocks, hands its plain gradient back" for name in sorted(behind))
+    options = tuple({"layer": split.layer} for _ in scores)
+    return Attribution(scores, (opened * target).sum(-1), None, options, notes=(notes,) * len(scores))
 
 
 def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
@@ -95,12 +99,22 @@ def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
-    """Within it, the tower gives its own values with the gradients of the rules."""
+def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[set[str]]:
+    """Within it, the tower gives its own values with the gradients of the rules.
+
+    Yields:
+        Kinds of attention that ran behind the blocks, such as a head that pools by it; they have no rule.
+    """
+    behind: set[str] = set()
+    inside = {id(module) for module in tower.blocks.modules()}
     with lock_of(tower.model), ExitStack() as stack:
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(_normalised).remove)
+            elif "attention" in type(module).__name__.lower() and id(module) not in inside:
+                stack.callback(module.register_forward_hook(_seen_in(behind)).remove)
+            elif _holds_nothing(module) and not isinstance(module, nn.Softmax) and id(module) not in inside:
+                stack.callback(module.register_forward_hook(_activated_behind).remove)
         _check_norms(tower)
         for layer in layers:
             attention = attention_of(tower, layer)
@@ -108,7 +122,16 @@ def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
                 stack.callback(module.register_forward_hook(_activated).remove)
             for linear, names in attention.projections:
                 stack.callback(linear.register_forward_hook(_shared([_SHARES[name] for name in names])).remove)
-        yield
+        yield behind
+
+
+def _seen_in(behind: set[str]) -> Any:
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if isinstance(first, Tensor) and first.requires_grad:  # else it ran before the state that relevance goes to
+            behind.add(type(module).__name__)
+
+    return hook
 
 
 def _check_norms(tower: Tower) -> None:
@@ -125,13 +148,17 @@ def _activations(tower: Tower, layer: int) -> list[nn.Module]:
     """The modules of a block that hold nothing: its activation, and such as change nothing; but those of attention."""
     block, (_, attention) = tower.blocks[layer], attention_in(tower, layer)
     apart = {id(module) for module in attention.modules()}
-    found = [m for m in block.modules() if not list(m.children()) and not list(m.parameters()) and id(m) not in apart]
+    found = [module for module in block.modules() if _holds_nothing(module) and id(module) not in apart]
     if all(isinstance(module, (nn.Dropout, nn.Identity)) for module in found):
         raise ModelError(
             f"Block {layer} of the {tower.side} tower has no activation module, which AttnLRP needs: choose another "
             "method."
         )
     return found
+
+
+def _holds_nothing(module: nn.Module) -> bool:
+    return not list(module.children()) and not list(module.parameters())
 
 
 def _as(output: Tensor, proxy: Tensor) -> Tensor:
@@ -151,6 +178,12 @@ def _activated(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     state, given = (one.to(accumulator(one.dtype)) for one in (args[0], output))
     ratio = torch.where(state == 0, 0.0, given / state).detach()
     return _as(output, state * ratio)
+
+
+def _activated_behind(module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
+    """The rule for what works value by value behind the blocks, such as the tanh of BERT's pooler."""
+    alike = isinstance(output, Tensor) and len(args) == 1 and args[0].shape == output.shape
+    return _activated(module, args, output) if alike and args[0].requires_grad else None
 
 
 def _shared(shares: Sequence[float]) -> Any:
