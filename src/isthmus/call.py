@@ -153,7 +153,7 @@ class Call:
         """A picture among the options as the image tower takes it; it says nothing of the text."""
         if not isinstance(value, _PICTURES):
             return value
-        return {"image": self.model.processing.pictures([_opened(value)])[0]["pixel_values"]}
+        return {"image": self.model.processing.pictures([_opened(value)])[0][self.model.image.stem_input]}
 
     def _arguments(self, side: Side, batch: _Batch) -> dict[str, Any]:
         """What the method's function takes beside the tower, its inputs and the target."""

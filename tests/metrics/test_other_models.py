@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import pytest
 import isthmus
 import zoo
 from conftest import picture
-from isthmus.errors import InputError, OptionError
+from isthmus.benchmark.plan import Plan, metrics_of
+from isthmus.benchmark.run import run
+from isthmus.benchmark.spec import specs_of
+from isthmus.datasets import Sample
+from isthmus.errors import InputError, ModelError
 from isthmus.metrics import measure
 from isthmus.metrics.pairs import judged, pairs_of
 from isthmus.metrics.trivial import TRIVIAL, trivial
@@ -62,9 +67,9 @@ def test_paper_confidence_scales_what_enters(case: tuple[str, Any, Any]) -> None
 def test_paper_confidence_of_texts_needs_ends(case: tuple[str, Any, Any]) -> None:
     name, model, found = case
     if name.startswith("siglip"):
-        with pytest.raises(OptionError, match=r'start and end token off a text.*protocol="sound"'):
+        with pytest.raises(ModelError, match=r'start and end token off a text.*protocol="sound"'):
             measure(found, model, "confidence-drop", "text", images=PICTURES)
-        with pytest.raises(OptionError, match="takes no attention mask"):
+        with pytest.raises(ModelError, match="without an attention mask"):
             measure(found, model, "confidence-drop", "text", images=PICTURES, protocol="sound", replacement="remove")
     else:
         assert np.isfinite(measure(found, model, "confidence-drop", "text", images=PICTURES)).all()
@@ -82,3 +87,29 @@ def test_regions_are_those_of_the_models_input(case: tuple[str, Any, Any]) -> No
         both = pairs_of(model, PICTURES, TEXTS, regions=np.zeros((2, height, width), dtype=bool))
         with pytest.raises(InputError, match="inputs of these pictures have 2 sizes"):
             measure(trivial(both, "centre"), model, "energy-inside", "image")
+
+
+def test_evaluate_measures_what_the_model_can_serve(tmp_path: Path) -> None:
+    """The command of NaFlex pictures of two shapes, with a metric that SigLIP's texts cannot serve."""
+    if "siglip2" not in zoo.ZOO:
+        pytest.skip("the installed transformers has no SigLIP 2")
+    built = zoo.ZOO["siglip2"]()
+    model = isthmus.load(
+        built.model, processor={"image_processor": built.image_processor, "tokenizer": built.tokenizer}
+    )
+    samples = [Sample(f"s{i}", one, (text,)) for i, (one, text) in enumerate(zip(PICTURES, TEXTS, strict=True))]
+    metrics = metrics_of(["insertion", "deletion", "confidence-drop"])
+    plan = Plan(model, "two", samples, specs_of(["input-x-gradient"], trivial=["random"]), metrics)
+    outcome = run(plan, tmp_path)
+    assert not outcome.failed
+    assert not outcome.refused
+    rows = outcome.rows.to_pylist()
+    assert {(row["metric"], row["side"]) for row in rows} >= {("insertion", "image"), ("deletion", "text")}
+    assert {row["side"] for row in rows if row["metric"] == "confidence-drop" and row["variant"] == "paper"} == {
+        "image"
+    }
+    assert "confidence-drop (text, paper)" in outcome.skipped
+    assert {row["variant"] for row in rows if not np.isfinite(row["value"])} <= {
+        "cosine normalised",
+        "margin normalised",
+    }

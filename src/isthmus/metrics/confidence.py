@@ -13,7 +13,7 @@ from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.split import Entrance
 from isthmus.encoders.tower import Side, unit
 from isthmus.entering import size_of, spread
-from isthmus.errors import OptionError
+from isthmus.errors import ModelError, OptionError
 from isthmus.metrics.maps import shares, token_shares
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.ranking import embedded, kept_masks, ranks
@@ -120,11 +120,11 @@ def _without_ends(pairs: Pairs) -> Entrance:
 
 
 def _between_ends(layout: TokenLayout) -> tuple[int, ...]:
-    """Positions of a text but its first and last. Raises OptionError where these are words, or padding is read."""
+    """Positions of a text but its first and last. Raises ModelError where these are words, or padding is read."""
     first, *inner, last = _positions(layout)
     names = {position: name for name, position in layout.special}
     if not {first, last} <= set(names) or "PAD" in names.values():
-        raise OptionError(
+        raise ModelError(
             "The paper's protocol takes the start and end token off a text, and this model's texts have none, or are "
             'padded as they are read: choose protocol="sound".'
         )

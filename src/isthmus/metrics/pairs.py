@@ -15,7 +15,7 @@ from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture, open_picture
 from isthmus.encoders.tower import Inputs, Side, unit
-from isthmus.errors import InputError, OptionError
+from isthmus.errors import InputError, ModelError, OptionError
 from isthmus.explanation import Explanation
 from isthmus.frozen import Array
 from isthmus.masking import Masking, masking
@@ -69,12 +69,15 @@ class Pairs:
 
         Raises:
             OptionError: no such replacement for this side.
+            ModelError: the model has no attention mask to take tokens out of.
         """
         if replacement not in REPLACEMENTS[side]:
             raise OptionError(
                 f"There is no replacement {replacement!r} for the {side}: choose {', '.join(REPLACEMENTS[side])}."
             )
         tower = self.model.tower(side)
+        if replacement == "remove" and "attention_mask" not in self.inputs[side]:
+            raise ModelError("This model reads its texts without an attention mask: choose a replacement but remove.")
         return self.once(
             ("masking", side, replacement),
             lambda: masking(tower, self.inputs[side], self.layouts[side], replacement=replacement),
