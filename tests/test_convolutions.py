@@ -12,11 +12,18 @@ from captum.attr import LayerGradCam
 from torch import nn
 from torch.nn.functional import cosine_similarity, normalize
 
+import isthmus
+import zoo
+from cheap import CHEAP
+from conftest import picture
 from isthmus.assembly import image_attribution, rows_of
 from isthmus.encoders.dual import Frame
 from isthmus.encoders.layout import image_layout
+from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.tower import Tower
+from isthmus.entering import gathered, over_patches
 from isthmus.explanation import Box
+from isthmus.masking import masking
 from isthmus.methods import METHODS
 from state import untouched
 
@@ -109,3 +116,79 @@ def test_a_result_has_the_grid_of_its_stage(tower: Tower) -> None:
         assert found.scores.shape == grid
         assert found.special == ()
         assert found.heatmap().shape == (12, 20)
+
+
+@pytest.fixture(scope="module")
+def uneven() -> Any:
+    """ALIGN on pictures that are no whole number of places: 60 x 50 pixels give 8 x 7 places of 8."""
+    built = zoo.ZOO["align"]()
+    processor = {"image_processor": built.image_processor, "tokenizer": built.tokenizer}
+    return isthmus.load(built.model, processor=processor, image_size=(60, 50))
+
+
+def test_places_that_reach_over_the_edge_hold_all_pixels(uneven: Any) -> None:
+    inputs, (frame,), (layout,) = uneven.processing.pictures([open_picture(picture(0, (100, 120)))])
+    values = inputs["pixel_values"]
+    assert frame.input_size == (60, 50)
+    assert layout.grid == (8, 7)
+    rows = torch.zeros(1, dtype=torch.long)
+    found = gathered(values, [layout], rows, layout.length)
+    expected = torch.nn.functional.pad(values.sum(1), (0, 6, 0, 4)).view(1, 8, 8, 7, 8).sum((2, 4)).flatten(1)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-4)
+    means = over_patches(values[:, 0], layout)
+    torch.testing.assert_close(means[0, -1], values[0, 0, 56:, 48:].mean())
+    side = masking(uneven.image, inputs, [layout], replacement="zero")
+    keep = torch.ones(1, side.positions)
+    keep[0, -1] = 0
+    share = side._share(keep, rows)
+    assert share.shape == (1, 1, 60, 50)
+    assert (share == 0).sum() == 4 * 2
+    assert bool((share[..., 56:, 48:] == 0).all())
+
+
+@pytest.mark.parametrize("method", ["occlusion", "rise", "lime", "shapley", "banzhaf", "integrated-gradients"])
+def test_methods_of_pixels_run_on_uneven_inputs(uneven: Any, method: str) -> None:
+    options = {"banzhaf": {"samples": 128}, "integrated-gradients": {"steps": 24}}.get(method, CHEAP.get(method, {}))
+    found = isthmus.explain(uneven, picture(0, (100, 120)), "a dog", method=method, sides="image", **options).image
+    assert found.scores.shape == (8, 7)
+    assert np.isfinite(found.scores).all()
+    if METHODS[method].complete:
+        assert found.completeness.relative_delta < 0.05
+
+
+@pytest.mark.parametrize("method", ["m2ib", "iba", "nib", "gradcam"])
+def test_gates_and_maps_of_states_have_the_states_grid(uneven: Any, method: str) -> None:
+    for layer in (0, 3):
+        options = {**CHEAP.get(method, {}), "layer": layer}
+        found = isthmus.explain(uneven, picture(0, (100, 120)), "a dog", method=method, sides="image", **options).image
+        state = uneven.image.split(uneven.processing.pictures([open_picture(picture(0, (100, 120)))])[0], layer).hidden
+        assert found.scores.shape == state.shape[-2:]
+        assert np.isfinite(found.scores).all()
+        assert not found.special
+
+
+def test_gates_of_places_are_learned_as_gates_of_positions(uneven: Any) -> None:
+    """M2IB written out on `(C, H, W)`, without noise in its way: one step of Adam from open gates."""
+    inputs, _, layouts = uneven.processing.pictures([open_picture(picture(0, (100, 120)))])
+    target = normalize(torch.randn(1, 24, generator=torch.Generator().manual_seed(0)), dim=-1)
+    split = uneven.image.split(inputs, 3)
+    one = METHODS["m2ib"].function(uneven.image, inputs, target, layouts=layouts, layer=3, steps=1)
+    shut = torch.sigmoid(torch.tensor(-5.0))
+    nats = (((1 - shut) * split.hidden) ** 2 + shut**2 - 1) / 2 - shut.log()
+    torch.testing.assert_close(one.scores, nats.sum(1).flatten(1), atol=1e-3, rtol=1e-4)
+    two = METHODS["m2ib"].function(uneven.image, inputs, target, layouts=layouts, layer=3, steps=2, copies=3)
+    assert two.grid == split.hidden.shape[-2:]
+    noise = torch.randn(
+        3, split.hidden[0, 0].numel(), split.hidden.shape[1], generator=torch.Generator().manual_seed(0)
+    )
+    noise = noise.transpose(1, 2).reshape(3, *split.hidden.shape[1:])
+    logits = torch.full_like(split.hidden, 5.0, requires_grad=True)
+    closed = torch.sigmoid(-logits)
+    price = 0.1 * ((((1 - closed) * split.hidden) ** 2 + closed**2 - 1) / 2 - closed.log()).mean()
+    state = split.hidden - closed * (split.hidden - noise)
+    score = (normalize(split.resume(state, torch.zeros(3, dtype=torch.long)), dim=-1) * target).sum(-1).mean()
+    (logits.grad,) = torch.autograd.grad(price - score, logits)
+    torch.optim.Adam([logits], lr=1.0).step()
+    moved = torch.sigmoid(-logits.detach()).clamp(min=1e-4)
+    nats = (((1 - moved) * split.hidden) ** 2 + moved**2 - 1) / 2 - moved.log()
+    torch.testing.assert_close(two.scores, nats.sum(1).flatten(1), atol=1e-2, rtol=1e-3)

@@ -16,7 +16,7 @@ from matplotlib import rcParams
 from isthmus.drawing import figure, fragment, page, to_png, to_svg
 from isthmus.drawing.heatmap import calmed, layer, outlined, overlay, resized_scores
 from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
-from isthmus.explanation import Box
+from isthmus.explanation import Box, Special
 from samples import image_side, sample, text_side
 
 
@@ -258,3 +258,18 @@ def test_the_bar_shows_the_colours_of_the_map() -> None:
     for value, colour in zip((-0.04, 0.02, 0.0, 0.04), seen.reshape(4, 3), strict=True):
         bar = ramp[round(50 + 50 * value / 0.04)]
         np.testing.assert_allclose(colour, [int(bar[i : i + 2], 16) for i in (1, 3, 5)], atol=2)
+
+
+def test_special_positions_of_one_name_are_drawn_as_their_sum() -> None:
+    """SigLIP reads dozens of padding tokens: the raw scores stay, the small print tells one number."""
+    padding = tuple(Special("PAD", 5 + i, 0.01) for i in range(58))
+    side = replace(text_side(), special=(Special("EOS", 4, 0.02), *padding))
+    one = sample(text=side)
+    assert len(one.text.special) == 59
+    small = [text.get_text() for text in figure(one).texts if text.get_text().startswith("text:")]
+    assert len(small) == 1
+    assert "EOS +0.020, PAD ×58 +0.580" in small[0]
+    reader = _Reader()
+    reader.feed(page(one))
+    assert "EOS +0.0200, PAD ×58 +0.5800" in reader.text
+    assert reader.text.count("PAD") == 2  # the small print, and the details

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from isthmus.encoders.layout import image_layout, text_layout
+from isthmus.encoders.layout import content_of, image_layout, text_layout
+from isthmus.encoders.texts import TextReader
 from isthmus.errors import InputError
+from zoo_tokenizers import bert_tokenizer
 
 
 def words(model: Any, text: str) -> list[str]:
@@ -92,3 +95,23 @@ def test_long_texts_are_refused_with_their_length_or_cut(mini: Any) -> None:
 def test_a_text_that_ends_early_for_the_model_says_so(mini: Any) -> None:
     _, _, (note,) = mini.processing.texts(["a dog <|endoftext|> on the grass"], truncate=False)
     assert note == "the model stops reading at character 6, which it takes for the end of the text"
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("always", [False, True])
+def test_positions_are_right_with_padding_on_either_side(side: str, always: bool) -> None:
+    tokenizer = bert_tokenizer(max_tokens=16)
+    tokenizer.padding_side = side
+    reader = TextReader(tokenizer, max_tokens=16, device=torch.device("cpu"), always_padded=always)
+    texts = ["dog", "a small dog runs"]
+    inputs, layouts, _ = reader.texts(texts, truncate=False)
+    content = content_of(layouts)
+    assert content.shape == inputs["input_ids"].shape
+    for row, (text, layout) in enumerate(zip(texts, layouts, strict=True)):
+        ids = inputs["input_ids"][row]
+        own = [tokenizer.convert_ids_to_tokens(int(ids[piece.position])) for piece in layout.pieces]
+        assert own == text.split()
+        assert [text[p.start : p.end] for p in layout.pieces] == text.split()
+        assert [name for name, _ in layout.special] == ["[CLS]", "[SEP]"]
+        assert content[row].sum() == len(own)
+        assert bool(inputs["attention_mask"][row][content[row]].all())

@@ -134,7 +134,7 @@ def test_pixels_beyond_the_last_patch_are_kept(make_tiny: Callable[..., Any]) ->
     model = make_tiny(image_size=59, patch=8)
     inputs, _, layouts = model.processing.pictures([open_picture(picture())])
     side = masking(model.image, inputs, layouts, replacement="zero")
-    share = side._share(torch.zeros(1, side.positions))
+    share = side._share(torch.zeros(1, side.positions), torch.zeros(1, dtype=torch.long))
     assert share.shape == (1, 1, 59, 59)
     assert share[..., :56, :56].sum() == 0
     assert bool((share[..., 56:, :] == 1).all() and (share[..., 56:] == 1).all())

@@ -135,7 +135,8 @@ class Call:
         if not isinstance(value, _PICTURES):
             return value
         picture = value if isinstance(value, PreparedImage) else open_picture(value)
-        pixels = self._once(f"pixels {id(value)}", lambda: self.model.processing.pictures([picture])[0]["pixel_values"])
+        entering = self.model.image.stem_input
+        pixels = self._once(f"pixels {id(value)}", lambda: self.model.processing.pictures([picture])[0][entering])
         return {"image": pixels}
 
     def _arguments(self, side: Side, batch: Batch) -> dict[str, Any]:

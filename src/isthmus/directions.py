@@ -205,9 +205,14 @@ def _cropped(model: DualEncoder, bank: Bank, vector: Tensor, high: Tensor, batch
             item = bank.items[i]
             picture = item if isinstance(item, PreparedImage) else open_picture(item)
             inputs, _, layouts = model.processing.pictures([picture])
-            scores = gradcam(model.image, inputs, vector[None], layouts=layouts).scores[0]
-            heat = scores[list(layouts[0].patches)].reshape(layouts[0].grid or (1, 1))
-            crops.append(PreparedImage(boxed(inputs["pixel_values"], heat, layouts[0].patch or 1)[0]))
+            pixels = inputs[model.image.stem_input]
+            if pixels.ndim != 4:
+                raise OptionError("This model cuts pictures into patches of its own, and cannot crop: give crop=False.")
+            found = gradcam(model.image, inputs, vector[None], layouts=layouts)
+            own = found.scores[0] if found.grid else found.scores[0, list(layouts[0].patches)]
+            heat = own.reshape(found.grid or layouts[0].grid or (1, 1))
+            side = layouts[0].patch if found.grid is None else -(-pixels.shape[-1] // heat.shape[1])
+            crops.append(PreparedImage(boxed(pixels, heat, side or 1)[0]))
     return embeddings_of(model, crops, batch_size=batch_size)[0].to(bank.embeddings)
 
 

@@ -1,4 +1,8 @@
-"""What enters a tower, pixels or token vectors, gathered to scores of positions, and replaced by something else."""
+"""What enters a tower, pixels or token vectors, gathered to scores of positions, and replaced by something else.
+
+Pixels enter as pictures `(B, C, H, W)`, or cut into flat patches `(B, P, side * side * C)`, row by row, the colours of
+one pixel side by side (SigLIP 2 NaFlex); behind a picture's own patches there may be padding, which counts for nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +24,61 @@ def gathered(values: Tensor, layouts: Sequence[TokenLayout], rows: Tensor, posit
     Pixels count for their patch; positions without pixels, such as CLS, get 0.
     """
     if values.ndim == 3:
-        return values.sum(-1)
+        return placed(values.sum(-1), layouts, positions)
     layout = layouts[int(rows[0])]
-    assert layout.patch is not None, "the layout of a picture knows the side of its patches"
-    sums = nn.functional.avg_pool2d(values.sum(1), layout.patch, divisor_override=1).flatten(1)
-    found = values.new_zeros(len(values), positions)
-    found[:, list(layout.patches)] = sums
+    return placed(over_patches(values.sum(1), layout, total=True), [layout], positions)
+
+
+def placed(of_patches: Tensor, layouts: Sequence[TokenLayout], positions: int) -> Tensor:
+    """Values `(N, P)` of patches, or of all positions, at their positions `(N, T)`; 0 at the others."""
+    if of_patches.shape[1] == positions:
+        return of_patches
+    found, first = of_patches.new_zeros(len(of_patches), positions), layouts[0].patches[0]
+    found[:, first : first + of_patches.shape[1]] = of_patches
     return found
+
+
+def over_patches(values: Tensor, layout: TokenLayout, *, total: bool = False) -> Tensor:
+    """Means, or totals, of pixels `(N, H, W)` over each patch, `(N, P)`; a patch may reach over the edge."""
+    height, width = size_of(layout)
+    used, side = values[:, None, :height, :width], layout.patch
+    assert side is not None, "the layout of a picture knows the side of its patches"
+    divisor = 1 if total else None
+    return nn.functional.avg_pool2d(used, side, ceil_mode=True, divisor_override=divisor).flatten(1)
+
+
+def size_of(layout: TokenLayout) -> tuple[int, int]:
+    """Height and width in pixels of what a picture's patches cover."""
+    assert layout.grid is not None, "the layout of a picture has a grid"
+    assert layout.patch is not None, "of patches of a known size"
+    return layout.grid[0] * layout.patch, layout.grid[1] * layout.patch
+
+
+def cut(pixels: Tensor, layout: TokenLayout, count: int) -> Tensor:
+    """Pictures `(N, C, H, W)` of one layout as flat patches `(N, count, side * side * C)`, padded with 0."""
+    assert layout.grid is not None, "the layout of a picture has a grid"
+    assert layout.patch is not None, "of patches of a known size"
+    (rows, columns), side = layout.grid, layout.patch
+    tiles = pixels.reshape(*pixels.shape[:2], rows, side, columns, side)
+    flat = tiles.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+    return nn.functional.pad(flat, (0, 0, 0, count - flat.shape[1]))
+
+
+def spread(shares: Tensor, layout: TokenLayout, values: Tensor) -> Tensor:
+    """Shares `(N, H, W)` of the pixels of pictures of one layout, in the shape of what enters, `values`."""
+    if values.ndim == 4:
+        return shares[:, None]
+    flat = cut(shares[:, None], layout, values.shape[1])
+    return flat.repeat_interleave(values.shape[2] // flat.shape[2], dim=2)
+
+
+def whole(patches: Tensor, layout: TokenLayout, colours: int = 3) -> Tensor:
+    """The pictures `(N, C, H, W)` that `cut` made flat patches of."""
+    assert layout.grid is not None, "the layout of a picture has a grid"
+    assert layout.patch is not None, "of patches of a known size"
+    (rows, columns), side = layout.grid, layout.patch
+    tiles = patches[:, : rows * columns].reshape(-1, rows, columns, side, side, colours)
+    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(-1, colours, rows * side, columns * side)
 
 
 def replaced(entrance: Entrance, layouts: Sequence[TokenLayout], replacement: str | Tensor) -> Tensor:
@@ -52,7 +104,7 @@ def replaced(entrance: Entrance, layouts: Sequence[TokenLayout], replacement: st
                 f"The replacement has shape {tuple(replacement.shape)}, which does not fit {tuple(values.shape)}."
             ) from error
     elif entrance.tower.lookup is None:
-        found = _pixels(entrance, replacement)
+        found = _flat(entrance, layouts, replacement) if values.ndim == 3 else _pixels(entrance, replacement)
     elif replacement == "mean":
         found = entrance.tower.mean_state(None).to(values).expand_as(values)
     elif replacement == "zero":
@@ -76,6 +128,24 @@ def _pixels(entrance: Entrance, replacement: str) -> Tensor:
     if replacement == "black" and entrance.tower.limits is not None:
         return entrance.tower.limits[0].to(values).expand_as(values)
     raise OptionError(f"There is no replacement {replacement!r} for the image: choose mean, blur, zero or a picture.")
+
+
+def _flat(entrance: Entrance, layouts: Sequence[TokenLayout], replacement: str) -> Tensor:
+    """As `_pixels`, of flat patches; padding stays as it is."""
+    values = entrance.hidden
+    first = layouts[0].patches[0]
+    own = content_of(layouts).to(values.device)[:, first : first + values.shape[1], None]
+    if replacement == "mean":
+        colours = values.reshape(*values.shape[:2], -1, 3) * own[..., None]
+        mean = colours.sum((1, 2)) / (own.sum(1) * colours.shape[2])
+        found = mean[:, None].repeat(1, 1, colours.shape[2])
+    elif replacement == "blur":
+        found = torch.cat(
+            [cut(_blurred(whole(one[None], of)), of, len(one)) for one, of in zip(values, layouts, strict=True)]
+        )
+    else:
+        found = _pixels(entrance, replacement)
+    return torch.where(own, found, values)
 
 
 def _blurred(values: Tensor) -> Tensor:

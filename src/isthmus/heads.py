@@ -12,6 +12,7 @@ from torch import Tensor
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.pictures import open_picture
+from isthmus.encoders.reference import shapes_of, together
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.errors import InputError, OptionError
@@ -283,15 +284,13 @@ def _effects(model: DualEncoder, items: Sequence[Any], first: int, batch_size: i
     """`(N, L, H, D)` direct effects of heads on the embeddings of pictures; those of one input size run together."""
     found: dict[int, Tensor] = {}
     for start in range(0, len(items), batch_size):
-        by_size: dict[tuple[int, ...], list[tuple[int, Inputs]]] = {}
+        by_size: dict[tuple[Any, ...], list[tuple[int, Inputs]]] = {}
         for i, item in enumerate(items[start : start + batch_size], start):
             picture = item if isinstance(item, PreparedImage) else open_picture(item)
             inputs = model.processing.pictures([picture])[0]
-            by_size.setdefault(tuple(inputs["pixel_values"].shape), []).append((i, inputs))
+            by_size.setdefault(shapes_of(inputs), []).append((i, inputs))
         for same in by_size.values():
-            values = torch.cat([inputs["pixel_values"] for _, inputs in same])
-            parts = decompose(
-                model.image, {**same[0][1], "pixel_values": values}, start_layer=first, tokens=False, memory=memory
-            )
+            joined = together([inputs for _, inputs in same])
+            parts = decompose(model.image, joined, start_layer=first, tokens=False, memory=memory)
             found |= zip([i for i, _ in same], parts.heads, strict=True)
     return torch.stack([found[i] for i in range(len(items))])

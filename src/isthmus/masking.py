@@ -19,7 +19,7 @@ from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.sharing import digests_of
 from isthmus.encoders.split import Entrance
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
-from isthmus.entering import replaced
+from isthmus.entering import replaced, size_of, spread
 
 _FORWARD_ALONE = 8  # without gradients the activations of one block are held at a time, not those of all
 _CPU_PICTURES = (
@@ -58,7 +58,8 @@ class Masking:
         """Unit embeddings `(N, D)` of masked copies, without gradient, in float32 or better.
 
         Args:
-            keep: `(N, T)` in [0, 1], what is kept of each position; or `(N, H, W)` of each pixel.
+            keep: `(N, T)` in [0, 1], what is kept of each position; or `(N, H, W)` of each pixel, where the rows are
+                of pictures of one size.
             rows: `(N,)` the input that each copy is made of.
         """
         device = self.entrance.hidden.device
@@ -118,21 +119,24 @@ class Masking:
         if self.replacement is None:
             content = self.content.to(rows.device)[rows]
             return self.entrance.resume(values, rows, attended=(keep > 0.5) | ~content)
-        share = self._share(keep).to(values.dtype)
+        share = self._share(keep, rows).to(values.dtype)
         return self.entrance.resume(torch.lerp(self.replacement[rows].to(values.dtype), values, share), rows)
 
-    def _share(self, keep: Tensor) -> Tensor:
-        """What is kept, spread over pixels `(N, 1, H, W)`, or over channels of tokens `(N, T, 1)`."""
+    def _share(self, keep: Tensor, rows: Tensor) -> Tensor:
+        """What is kept, of the shape of what enters, or of one that broadcasts to it."""
         if self.entrance.tower.lookup is not None:
             return keep[..., None]
+        layout = self.layouts[int(rows[0])]
+        values = self.entrance.hidden
         if keep.ndim == 3:
-            return keep[:, None]
-        layout = self.layouts[0]
+            return spread(keep, layout, values)
+        if values.ndim == 3:
+            first = layout.patches[0]
+            return keep[:, first : first + values.shape[1], None]
         assert layout.grid is not None, "a picture has a grid"
-        assert layout.patch is not None, "of patches of a known size"
         patches = keep[:, list(layout.patches)].view(len(keep), 1, *layout.grid)
-        large = nn.functional.interpolate(patches.float(), scale_factor=layout.patch, mode="nearest")
-        height, width = self.entrance.hidden.shape[-2:]
+        large = nn.functional.interpolate(patches.float(), size=size_of(layout), mode="nearest")
+        height, width = values.shape[-2:]
         return nn.functional.pad(large, (0, width - large.shape[-1], 0, height - large.shape[-2]), value=1.0)
 
 

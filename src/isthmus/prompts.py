@@ -146,14 +146,14 @@ def prompt_free(
     for start in range(0, len(listed), batch_size):
         opened = [p if isinstance(p, PreparedImage) else open_picture(p) for p in listed[start : start + batch_size]]
         inputs, _, layouts = model.processing.pictures(opened)
+        if {one.grid for one in layouts} != {parts[0].grid if parts else layouts[0].grid}:
+            raise InputError("These pictures have inputs of several sizes: take those of one size at once.")
         found = position_vectors(model.image, inputs, **options)
         grid, patches = layouts[0].grid, list(layouts[0].patches)
         assert grid is not None, "the layout of a picture has a grid"
         vectors = found.vectors[:, patches]
         rest = found.vectors.sum(1) - vectors.sum(1)
         parts.append(PromptFreeMaps(model, vectors, rest, found.closed, found.open, grid, found.options))
-        if parts[-1].grid != parts[0].grid:
-            raise InputError("These pictures have inputs of several sizes: take those of one size at once.")
         if progress is not None:
             progress(min(start + batch_size, len(listed)), len(listed))
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in (*_ARRAYS, "rest")}

@@ -18,6 +18,7 @@ from torch import Tensor
 from isthmus.encoders.dual import DualEncoder, PreparedImage
 from isthmus.encoders.memory import in_chunks
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, Picture, open_picture
+from isthmus.encoders.reference import shapes_of, together
 from isthmus.encoders.tower import Side, accumulator, unit
 from isthmus.encoders.weights import version_of
 from isthmus.errors import InputError, OptionError
@@ -160,16 +161,15 @@ def _texts(model: DualEncoder, items: Sequence[str], truncate: bool, batch_size:
 
 def _pictures(model: DualEncoder, items: Sequence[Any]) -> Tensor:
     """Unit embeddings `(N, D)`; pictures that the processor leaves at sizes of their own run apart."""
-    by_size: dict[tuple[int, ...], list[int]] = {}
+    by_size: dict[tuple[Any, ...], list[int]] = {}
     inputs = []
     for i, item in enumerate(items):
         picture = item if isinstance(item, PreparedImage) else open_picture(item)
         inputs.append(model.processing.pictures([picture])[0])
-        by_size.setdefault(tuple(inputs[i]["pixel_values"].shape), []).append(i)
+        by_size.setdefault(shapes_of(inputs[i]), []).append(i)
     found: dict[int, Tensor] = {}
     for same in by_size.values():
-        values = torch.cat([inputs[i]["pixel_values"] for i in same])
-        found |= zip(same, unit(model.image.embed({**inputs[same[0]], "pixel_values": values})), strict=True)
+        found |= zip(same, unit(model.image.embed(together([inputs[i] for i in same]))), strict=True)
     return torch.stack([found[i] for i in range(len(items))])
 
 

@@ -14,7 +14,7 @@ from isthmus.datasets.records import Failure
 from isthmus.datasets.sample import Region, Sample, named_regions
 from isthmus.encoders.dual import DualEncoder, Frame
 from isthmus.encoders.pictures import open_picture
-from isthmus.errors import IsthmusError
+from isthmus.errors import InputError, IsthmusError
 from isthmus.frozen import Array
 from isthmus.metrics.foils import wrong_captions
 from isthmus.metrics.pairs import Pairs, pairs_of
@@ -130,6 +130,8 @@ def opened(
     if not kept[0].regions:
         return pairs, pictures
     masks = [seen_mask(place, frame) for place, frame in zip(places, pairs.frames, strict=True)]
+    if len({mask.shape for mask in masks}) > 1:
+        raise InputError("The model's inputs of these pictures have several sizes: use a batch size of 1.")
     return replace(pairs, regions=np.stack(masks), _kept={}), pictures
 
 

@@ -120,7 +120,7 @@ def reproduce(
         found.lines += _passes(summary) if table == "table8" else _lines(table, dataset, summary)
         found.about[dataset.title] = _sample(place, samples, outcome, Path(dataset.places[0]) / "sample.txt")
         found.failed += [*bad, *outcome.failed]
-        found.refused |= outcome.refused
+        found.refused |= outcome.refused | outcome.skipped
     for dataset in DATASETS:
         found.about.setdefault(dataset.title, "not run" if table == "table8" else "not in the root")
     return found

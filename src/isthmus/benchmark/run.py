@@ -17,7 +17,7 @@ from isthmus.benchmark.spec import ORACLE, Spec
 from isthmus.benchmark.store import Cost, Explained, Store
 from isthmus.benchmark.summary import COSTS
 from isthmus.datasets.records import Failure
-from isthmus.errors import InputError, IsthmusError, OptionError, SaveError
+from isthmus.errors import InputError, IsthmusError, ModelError, OptionError, SaveError
 from isthmus.extras import needed
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.registry import Question
@@ -34,7 +34,8 @@ class Outcome:
         rows: a `pyarrow.Table`: dataset, pair, sample, method, metric, side, variant, value, curve.
         failed: pairs and samples that could not be used.
         refused: for a spec's label the sentence of a method that cannot explain this model, or any pair.
-        skipped: for a metric's name why the dataset gives it nothing to measure.
+        skipped: for a metric's name why the dataset gives it nothing to measure; for the name of a metric, a side and a
+            variant why the model cannot serve it.
     """
 
     rows: Any = None
@@ -227,7 +228,12 @@ class _Work:
         missing = _missing(wanted, rows, pairs.ids)
         new: list[Row] = []
         for metric, side, variant, options in missing:
-            values, curves = measured(pairs, judged, metric, side, options)
+            try:
+                values, curves = measured(pairs, judged, metric, side, options)
+            except ModelError as error:
+                name = f"{metric.name} ({side}, {variant})"
+                self.outcome.skipped[name] = str(error).rstrip(".")
+                continue
             new += self._rows(batch, pairs, spec, (metric.name, side, variant), values, curves)
         if missing and cost is not None and batch.question == "caption":
             for name in COSTS:

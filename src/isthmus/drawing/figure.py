@@ -13,7 +13,7 @@ import numpy as np
 
 from isthmus.drawing.heatmap import outlined, overlay, scaled_crop
 from isthmus.drawing.scale import Scale, ink, region_scale, word_scale
-from isthmus.drawing.words import Line, wrapped
+from isthmus.drawing.words import Line, specials, wrapped
 from isthmus.explanation import Array, Explanation
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def small_print(one: Explanation) -> list[str]:
     for name, side in (("image", one.image), ("text", one.text)):
         if side is None:
             continue
-        parts = [f"{s.name} {s.score:+.3f}" for s in side.special[:3]]
+        parts = [f"{name} {score:+.3f}" for name, score in specials(side)[:3]]
         delta = side.completeness.relative_delta
         if delta is not None:
             parts.append(f"delta {delta:.2%}")

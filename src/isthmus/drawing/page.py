@@ -14,6 +14,7 @@ from isthmus.drawing.heatmap import calmed, layer
 from isthmus.drawing.pieces import cells, fit, jpeg, png
 from isthmus.drawing.pieces import words as coloured
 from isthmus.drawing.scale import Scale, region_scale, word_scale
+from isthmus.drawing.words import specials
 from isthmus.explanation import Completeness, Explanation, ImageAttribution
 
 _LAYER_LIMIT = 512  # pixels of the heat map's longer side; the browser scales it smoothly
@@ -152,7 +153,7 @@ def details(one: Explanation) -> str:
     for name, side in (("image", one.image), ("text", one.text)):
         if side is None:
             continue
-        special = ", ".join(f"{s.name} {s.score:+.4f}" for s in side.special)
+        special = ", ".join(f"{name} {score:+.4f}" for name, score in specials(side))
         options = ", ".join(f"{k} {v}" for k, v in side.options.items())
         rows += [
             (f"{name}: explained", side.target),

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from isthmus.explanation import TextAttribution, Word
+from isthmus.explanation import ImageAttribution, TextAttribution, Word
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 Line = list[tuple[float, Word]]  # inches from the left, word
 
 _SPACE, _PAD = 0.09, 0.05
+
+
+def specials(side: ImageAttribution | TextAttribution) -> list[tuple[str, float]]:
+    """Special positions with their scores; those of one name, such as the padding that SigLIP reads, as their sum."""
+    scores: dict[str, list[float]] = {}
+    for one in side.special:
+        scores.setdefault(one.name, []).append(one.score)
+    return [(name if len(own) == 1 else f"{name} ×{len(own)}", sum(own)) for name, own in scores.items()]
 
 
 def wrapped(text: TextAttribution, fig: Figure, width: float) -> list[Line]:

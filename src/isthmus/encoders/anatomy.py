@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.attention import attention_in, attention_weights
+from isthmus.encoders.counting import uncounted
+from isthmus.encoders.parts import heads_of
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
-
-_HEADS = ("num_heads", "num_attention_heads")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,13 @@ class Modules:
     key: nn.Module
     value: nn.Module
     output: nn.Module
+
+    @property
+    def projections(self) -> list[tuple[nn.Module, tuple[str, ...]]]:
+        """The maps, each with the names of what it gives side by side."""
+        if self.query is self.key:
+            return [(self.query, ("query", "key", "value"))]
+        return [(self.query, ("query",)), (self.key, ("key",)), (self.value, ("value",))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +93,7 @@ def attention_of(tower: Tower, layer: int) -> Modules:
                 f"The attention of block {layer} of the {tower.side} tower has no {path.rpartition('.')[2]}: choose a "
                 "method that does not read queries, keys and values."
             ) from error
-    heads = next((n for name in _HEADS if isinstance(n := getattr(holder, name, None), int)), None)
+    heads = heads_of(holder)
     if heads is None:
         raise ModelError(f"The attention of block {layer} of the {tower.side} tower does not tell its num_heads.")
     return Modules(holder, heads, **maps)
@@ -122,9 +129,10 @@ def _show(stack: ExitStack, module: Modules, layer: int, visit: Visit, masks: bo
         found.clear()
         found["attended"] = _attended((*args[1:], *kwargs.values())) if masks else None
 
-    def projected(name: str) -> Any:
+    def projected(names: Sequence[str]) -> Any:
         def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            found["entering"], found[name] = args[0], output
+            found["entering"] = args[0]
+            found.update(zip(names, output.chunk(len(names), dim=-1), strict=True))
 
         return keep
 
@@ -137,8 +145,8 @@ def _show(stack: ExitStack, module: Modules, layer: int, visit: Visit, masks: bo
         return None if other is None else (other, *args[1:])
 
     stack.callback(module.holder.register_forward_pre_hook(begin, with_kwargs=True).remove)
-    for name, linear in (("query", module.query), ("key", module.key), ("value", module.value)):
-        stack.callback(linear.register_forward_hook(projected(name)).remove)
+    for linear, names in module.projections:
+        stack.callback(linear.register_forward_hook(projected(names)).remove)
     stack.callback(module.output.register_forward_pre_hook(mixed).remove)
 
 
@@ -194,6 +202,26 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
     Args:
         split: the tower cut anywhere.
         as_tuple: whether the tower's blocks give tuples.
+
+    Raises:
+        ModelError: what follows the blocks needs more positions than one.
     """
-    stem = None if split.stem is None else split.stem[:, :1]
-    return replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)
+    stem, length = None if split.stem is None else split.stem[:, :1], split.hidden.shape[1]
+    masks = {
+        name: value[:, :1]  # a mask of all positions does not fit a single one
+        for name, value in split.inputs.items()
+        if name.endswith("attention_mask") and value.shape[1:] == (length,)
+    }
+    inputs = {**split.inputs, **masks}
+    head = replace(
+        split, inputs=inputs, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple
+    )
+    try:
+        with torch.no_grad(), uncounted():
+            head.resume(head.hidden[:1], torch.zeros(1, dtype=torch.long, device=head.hidden.device))
+    except (RuntimeError, IndexError) as error:
+        raise ModelError(
+            f"What follows the blocks of the {split.tower.side} tower does not run on single positions, as this "
+            "method needs: choose another method."
+        ) from error
+    return head

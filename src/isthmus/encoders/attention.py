@@ -25,8 +25,8 @@ def attention_in(tower: Tower, layer: int) -> tuple[Attention, nn.Module]:
     where = tower.attention
     if not isinstance(where, Attention):
         raise ModelError(
-            f"The blocks of the {tower.side} tower have no self-attention with separate maps for queries, keys and "
-            "values: choose a method that does not read attention."
+            f"The blocks of the {tower.side} tower have no self-attention whose queries, keys and values can be read: "
+            "choose a method that does not read attention."
         )
     try:
         return where, tower.blocks[layer].get_submodule(where.module)

@@ -69,10 +69,10 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
         seen.hidden = (output[0] if seen.as_tuple else output).detach()
 
     def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
-        seen.stem = output.detach()
+        seen.stem = output.detach().clone()
 
     def looked_up(_: nn.Module, __: Any, output: Tensor) -> None:
-        seen.vectors = output.detach()
+        seen.vectors = output.detach().clone()  # some models add positions in place
 
     with ExitStack() as stack:
         if layer < len(blocks):
@@ -126,7 +126,7 @@ def entered(tower: Tower, vectors: Tensor) -> Iterator[None]:
     """Within it, the tower's lookup gives `vectors`; a tower without one is left as it is."""
     with ExitStack() as stack:
         if tower.lookup is not None:
-            stack.enter_context(swapped(*tower.lookup, Given(vectors)))
+            stack.enter_context(swapped(*tower.lookup, Given(vectors.clone())))  # see `recorded`
         yield
 
 

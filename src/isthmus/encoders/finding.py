@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.cut import Given, swapped
-from isthmus.encoders.parts import Attention
+from isthmus.encoders.parts import Attention, heads_of
 from isthmus.encoders.running import Call, Encode, calls_of, entering_states
 from isthmus.encoders.tower import Inputs, Side
 from isthmus.errors import ModelError
@@ -190,7 +190,8 @@ def patch_side(before: Sequence[Call], pixels: Tensor) -> int | None:
 
 
 def _attention(block: Call, inside: Sequence[Call]) -> Attention | None:
-    """Three linear maps of one tensor, which their owner calls by query, key and value, and the next that runs."""
+    """Three linear maps of one tensor, which their owner calls by query, key and value, or one that is all three of
+    them, and the next that runs."""
     linear = [call for call in inside if isinstance(call.module, nn.Linear) and isinstance(call.read, Tensor)]
     path = {id(module): name for name, module in block.module.named_modules()}
     for i in range(len(linear) - 3):
@@ -201,7 +202,20 @@ def _attention(block: Call, inside: Sequence[Call]) -> Attention | None:
             own = path[id(three[0].owner)]
             query, key, value, output = (path[id(one.module)] for one in (names["q"], names["k"], names["v"], out))
             return Attention(own, query, key, value, output, _is_added(out, block, inside))
+    for one, out in itertools.pairwise(linear):
+        if one.owner is out.owner and _is_fused(one, out):
+            own, maps, output = (path[id(module)] for module in (one.owner, one.module, out.module))
+            return Attention(own, maps, maps, maps, output, _is_added(out, block, inside))
     return None
+
+
+def _is_fused(one: Call, out: Call) -> bool:
+    """Whether a map gives queries, keys and values side by side: attention among them is what the next map reads."""
+    heads = heads_of(one.owner)
+    if heads is None or one.gave.shape[-1] != 3 * out.read.shape[-1]:
+        return False
+    parts = (part.reshape(*part.shape[:2], heads, -1).transpose(1, 2) for part in one.gave.chunk(3, dim=-1))
+    return _alike(nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2), out.read)
 
 
 def _is_added(out: Call, block: Call, inside: Sequence[Call]) -> bool:

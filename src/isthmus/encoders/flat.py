@@ -12,6 +12,7 @@ from isthmus.encoders.dual import Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout, image_layout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.positions import Patches
+from isthmus.encoders.processing import limits_of
 from isthmus.encoders.tower import Inputs
 from isthmus.errors import InputError
 from isthmus.explanation import Box
@@ -49,9 +50,10 @@ class PatchReader:
         return {name: value.to(self._device) for name, value in inputs.items()}, frames, layouts
 
     @property
-    def limits(self) -> tuple[Tensor, Tensor] | None:
-        """None: patches hold their colours one after the other, so no `(3, 1, 1)` bounds them."""
-        return None
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """`(values,)` what black and white become, in a patch."""
+        black, white = (one.flatten().repeat(self._patches.side**2) for one in limits_of(self._image_processor))
+        return black, white
 
     def shown(self, _: PreparedImage) -> Picture:
         """None is: see `pictures`."""

@@ -195,5 +195,5 @@ def covering_part(size: tuple[int, int], input_size: tuple[int, int]) -> Box:
     width, height = size
     scale = min(width / input_size[1], height / input_size[0])
     w, h = input_size[1] * scale, input_size[0] * scale
-    left, top = (width - w) / 2, (height - h) / 2
+    left, top = max(0.0, (width - w) / 2), max(0.0, (height - h) / 2)  # rounding may lead outside
     return Box(left, top, min(left + w, width), min(top + h, height))

@@ -46,7 +46,8 @@ class Tower:
         stem_input: the name of the input that only the stem reads.
         lookup: module and attribute name of the embedding that turns token ids into vectors, before positions are
             added; None where pixels enter, which are then the input named `stem_input`.
-        limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, None where they are not known.
+        limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, `(values,)` where they are cut into
+            patches already; None where they are not known.
         attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
             as CLIP's; None where blocks have none that can be read.
         blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.

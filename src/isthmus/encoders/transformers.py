@@ -86,7 +86,8 @@ def _image_side(
     if flat:
         if size is not None:
             raise OptionError("This model fits its grid of patches to each picture: leave image_size out.")
-        return tower, PatchReader(image_processor, patches=patches, device=device)
+        cutting = PatchReader(image_processor, patches=patches, device=device)
+        return replace(tower, limits=cutting.limits), cutting
     convolutional = parts.entering.ndim == 4
     if size is not None and not convolutional:
         _check_size(size, patches, native)

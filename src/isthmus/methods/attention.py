@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isthmus.encoders.attention import attention_weights
 from isthmus.encoders.tower import Inputs, Tower
-from isthmus.errors import OptionError
+from isthmus.errors import ModelError, OptionError
 from isthmus.methods.registry import Attribution, Method, register
 from isthmus.methods.slope import in_one_pass
 
@@ -39,9 +39,18 @@ def chefer(
         preset: "paper" is the comparison of the NIB paper: the last block alone, R without its identity I, min-max
             normalised, which is NaN where the rule finds nothing.
         memory: budget in bytes.
+
+    Raises:
+        OptionError: there is no such block.
+        ModelError: the attention gives no weights, or the tower pools more than one position.
     """
     start = (-2 if preset == "paper" else 0) if start_layer is None else start_layer
-    rule = _without_identity if preset == "paper" else _chefer
+    plain = _without_identity if preset == "paper" else _chefer
+
+    def rule(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
+        _check_pooling(gradients[-1], tower)
+        return plain(weights, gradients)
+
     return _attention(tower, inputs, target, rule, start=start, preset=preset, memory=memory, shown="start_layer")
 
 
@@ -57,6 +66,14 @@ def _without_identity(weights: list[Tensor], gradients: list[Tensor]) -> Tensor:
         mean = (weight * gradient).clamp(min=0).mean(1)
         more = more + mean + mean @ more
     return more[torch.arange(len(more)), _pooled(gradients[-1])]
+
+
+def _check_pooling(gradient: Tensor, tower: Tower) -> None:
+    """Refuse a tower of which several queries of the last block count: the rule has one row to show."""
+    if bool(((gradient.abs().sum((1, 3)) > 0).sum(-1) > 1).any()):
+        raise ModelError(
+            f"The {tower.side} tower pools more than one position, so chefer has no row to show: choose another method."
+        )
 
 
 def _pooled(gradient: Tensor) -> Tensor:

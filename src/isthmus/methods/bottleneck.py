@@ -25,9 +25,9 @@ from torch import Tensor
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.errors import OptionError
-from isthmus.methods.gates import NARROWEST, Bottleneck, Training, blur_over, fitted, own_positions
+from isthmus.methods.gates import NARROWEST, Bottleneck, Training, blur_of, fitted, own_positions
 from isthmus.methods.registry import Attribution, Method, register
-from isthmus.methods.slope import positions_of
+from isthmus.methods.slope import by_position, grid_of
 
 _DEFAULT_LAYER = 5 / 6  # M2IB's own cut, the output of block 9 of 12, at any depth
 _PAPER_LAYER = 10
@@ -80,7 +80,7 @@ def m2ib(
         layer = _PAPER_LAYER if preset == "paper" else _DEFAULT_LAYER
     training = Training(0.1 if beta is None else beta, steps, copies, lr, seed)
     split = tower.split(inputs, layer)
-    hidden = split.hidden.to(accumulator(split.hidden.dtype))
+    hidden = by_position(split.hidden.to(accumulator(split.hidden.dtype)))
     bottleneck = Bottleneck(
         hidden,
         mean=hidden.new_zeros(hidden.shape[-1]),
@@ -91,7 +91,7 @@ def m2ib(
     )
     nats, opened = training.run(split, bottleneck, target, memory)
     options = tuple({"layer": split.layer, **training.stated} for _ in layouts)
-    return Attribution(nats, opened, None, options, published=preset == "paper")
+    return Attribution(nats, opened, None, options, published=preset == "paper", grid=grid_of(split))
 
 
 def iba(
@@ -136,7 +136,7 @@ def iba(
     if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0 <= sigma <= 100:
         raise OptionError(f"sigma must be a number of patches from 0 to 100, not {sigma!r}.")
     split = tower.split(inputs, layer)
-    hidden = split.hidden.to(accumulator(split.hidden.dtype))
+    hidden = by_position(split.hidden.to(accumulator(split.hidden.dtype)))
     mean, std = fitted(tower, split.layer)
     smoothed = tower.side == "image" and sigma > 0
     bottleneck = Bottleneck(
@@ -144,12 +144,12 @@ def iba(
         mean=mean.to(hidden),
         std=std.to(hidden),
         own=own_positions(layouts, split),
-        blur=blur_over(layouts, positions_of(split), float(sigma)).to(hidden) if smoothed else None,
+        blur=blur_of(layouts, split, float(sigma)) if smoothed else None,
         narrowest=NARROWEST,
     )
     nats, opened = training.run(split, bottleneck, target, memory)
     stated = {"layer": split.layer, **training.stated, **({"sigma": sigma} if tower.side == "image" else {})}
-    return Attribution(nats / math.log(2), opened, None, tuple(stated for _ in layouts))
+    return Attribution(nats / math.log(2), opened, None, tuple(stated for _ in layouts), grid=grid_of(split))
 
 
 _OPTIONS = {

@@ -127,9 +127,10 @@ def flow_of(split: Split, rows: Tensor) -> Flow:
     left: dict[int, Tensor] = {}
     tuples: list[bool] = []
 
-    def keeping(kept: dict[int, Tensor], layer: int) -> Callable[..., None]:
+    def keeping(kept: dict[int, Tensor], layer: int, *, third: bool) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
-            kept[layer] = output[0] if isinstance(output, tuple) else output
+            found = output[0] if isinstance(output, tuple) else output
+            kept[layer] = found.chunk(3, dim=-1)[2] if third else found  # behind queries and keys
             tuples.append(isinstance(output, tuple))
 
         return keep
@@ -137,9 +138,10 @@ def flow_of(split: Split, rows: Tensor) -> Flow:
     with torch.no_grad(), attention_weights(tower, blocks) as weights, ExitStack() as stack:
         for layer in blocks:
             value, output = _projections(tower, layer)
-            modules = ((value, values), (output, attended), (tower.blocks[layer], left))
-            for module, kept in modules:
-                stack.callback(module.register_forward_hook(keeping(kept, layer)).remove)
+            fused = attention_in(tower, layer)[0].fused
+            modules = ((value, values, fused), (output, attended, False), (tower.blocks[layer], left, False))
+            for module, kept, last in modules:
+                stack.callback(module.register_forward_hook(keeping(kept, layer, third=last)).remove)
         split.resume(split.hidden[rows], rows)
     head = replace(split, layer=tower.depth, as_tuple=tuples[-1])  # the last to return is the last block
     return Flow(tower, head, split.hidden[rows], blocks, dict(weights), values, attended, left)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -19,7 +19,7 @@ from isthmus.encoders.tower import Tower, accumulator, unit
 from isthmus.encoders.weights import version_of
 from isthmus.errors import OptionError
 from isthmus.methods.checks import whole
-from isthmus.methods.slope import positions_of, slope
+from isthmus.methods.slope import as_state, by_position, grid_of, positions_of, slope
 
 _START = 5.0  # of a: gates begin open at 0.993
 NARROWEST = 1e-4  # of 1 - g: where a gate is wide open its logarithm, and the map with it, would grow without bound
@@ -36,7 +36,7 @@ class Bottleneck:
         hidden: `(B, T, d)` features, in float32 or better.
         mean, std: `(d,)` of the noise.
         own: `(B, T)` positions that are no padding.
-        blur: `(1 or B, T, T)` weights that smooth gates over positions, each row of sum 1, or None.
+        blur: smooths gates over positions, or None.
         narrowest: lower bound of `shut`.
     """
 
@@ -44,13 +44,13 @@ class Bottleneck:
     mean: Tensor
     std: Tensor
     own: Tensor
-    blur: Tensor | None
+    blur: Callable[[Tensor], Tensor] | None
     narrowest: float
 
     def shut(self, logits: Tensor) -> Tensor:
         """`1 - g` of logits a, `(B, T, d)`."""
         shut = torch.sigmoid(-logits)
-        return (shut if self.blur is None else self.blur @ shut).clamp(min=self.narrowest)
+        return (shut if self.blur is None else self.blur(shut)).clamp(min=self.narrowest)
 
     def nats(self, shut: Tensor) -> Tensor:
         """C, `(B, T, d)`: zero for padding, and for channels that are constant in the reference set."""
@@ -125,8 +125,8 @@ class Training:
             rows, copy = index % batch, index // batch
             change = bottleneck.change(drawn[noise.kind[rows], copy], rows)
             state = bottleneck.hidden[rows] - shut[rows] * change
-            (gradient,), _ = slope(split, state.to(split.hidden.dtype), rows, target)
-            products = -gradient * change / self.copies
+            (gradient,), _ = slope(split, as_state(state, split).to(split.hidden.dtype), rows, target)
+            products = -by_position(gradient) * change / self.copies
             for first in range(part.start - part.start % batch, part.stop, batch):  # in one order on every device
                 low, high = max(part.start, first), min(part.stop, first + batch)
                 found[low - first : high - first] += products[low - part.start : high - part.start]
@@ -162,7 +162,9 @@ class Noise:
 
 
 def own_positions(layouts: Sequence[TokenLayout], split: Split) -> Tensor:
-    """Mask `(B, T)` of the positions that are no padding."""
+    """Mask `(B, T)` of the positions that are no padding: all places of a convolutional tower."""
+    if grid_of(split) is not None:
+        return torch.ones(len(layouts), positions_of(split), dtype=torch.bool, device=split.hidden.device)
     own = torch.zeros(len(layouts), positions_of(split), dtype=torch.bool)
     for row, one in zip(own, layouts, strict=True):
         row[[*one.content, *(position for _, position in one.special)]] = True
@@ -181,6 +183,21 @@ def fitted(tower: Tower, layer: int) -> tuple[Tensor, Tensor]:
         std, mean = torch.std_mean(tower.reference_states(layer), dim=0, correction=0)
         known[layer] = version, mean, std
     return known[layer][1:]
+
+
+def blur_of(layouts: Sequence[TokenLayout], split: Split, sigma: float) -> Callable[[Tensor], Tensor]:
+    """What smooths gates `(B, T, d)` over the grid of patches, or of the places of a convolutional tower."""
+    dtype, device, grid = accumulator(split.hidden.dtype), split.hidden.device, grid_of(split)
+    if grid is None:
+        weights = blur_over(layouts, positions_of(split), sigma).to(device, dtype)
+        return lambda shut: weights @ shut
+    rows, columns = (_gaussian(size, sigma).to(device, dtype) for size in grid)
+
+    def smoothed(shut: Tensor) -> Tensor:
+        places = shut.view(len(shut), *grid, -1)
+        return torch.einsum("ri,cj,bijd->brcd", rows, columns, places).flatten(1, 2)
+
+    return smoothed
 
 
 def blur_over(layouts: Sequence[TokenLayout], positions: int, sigma: float) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator
-from isthmus.entering import gathered, replaced
+from isthmus.entering import gathered, placed, replaced
 from isthmus.errors import OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.path import Gather, StraightPath, over_channels
@@ -51,8 +51,11 @@ def saliency(
 
     def sizes(gradients: Sequence[Tensor], rows: Tensor) -> Tensor:
         (gradient,) = gradients
-        if gradient.ndim == 3:
+        if tower.lookup is not None:
             return gradient.abs().amax(-1)
+        if gradient.ndim == 3:
+            colours = gradient.reshape(*gradient.shape[:2], -1, 3)
+            return placed(colours.abs().amax(-1).mean(-1), layouts, positions_of(entrance))
         side = layouts[int(rows[0])].patch
         assert side is not None, "the layout of a picture knows the side of its patches"
         largest = gradient.abs().amax(1, keepdim=True)
@@ -200,6 +203,10 @@ def _mean_picture(entrance: Entrance) -> Tensor:
     tower, size = entrance.tower, tuple(entrance.hidden.shape[-2:])
     if tower.reference is None:
         raise OptionError('baseline="reference" needs a reference set, which this model has not: give a tensor.')
+    if entrance.hidden.ndim == 3:
+        raise OptionError(
+            'baseline="reference" needs pictures of one size, and this model keeps theirs: choose "mean".'
+        )
     kept = _MEAN_PICTURES.setdefault(tower, {})
     if size not in kept:
         resized = []

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.encoders.weights import lock_of
-from isthmus.errors import OptionError
+from isthmus.errors import ModelError, OptionError
 from isthmus.methods.closed import closed_state
 from isthmus.methods.path import StraightPath
 from isthmus.methods.registry import Attribution, Method, register
@@ -57,9 +57,15 @@ def multilayer_nib(
 
     Raises:
         OptionError: no such layer, or one named twice.
+        ModelError: a convolutional tower, whose layers differ in their grids.
     """
     gated = _quarters(tower) if layers is None else _resolved(tower, layers)
     split = tower.split(inputs, gated[0])
+    if split.hidden.ndim == 4:
+        raise ModelError(
+            f"The {tower.side} tower is convolutional, and its layers have grids of several sizes that do not add up: "
+            "choose nib, which gates one layer."
+        )
     closing, used = closed_state(split, closed, floor)
     if used["closed"] == "tensor":
         raise OptionError('closed must be "mean", "floor" or "zero" where there are several layers.')

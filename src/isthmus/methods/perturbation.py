@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.tower import Inputs, Tower
+from isthmus.entering import over_patches, size_of
 from isthmus.masking import Masking, masking
 from isthmus.methods.checks import positive, probability, stated, whole
 from isthmus.methods.coalitions import bernoulli
@@ -144,25 +145,41 @@ def _of_texts(side: Masking, target: Tensor, used: dict[str, Any], seed: int) ->
 
 
 def _of_pictures(side: Masking, target: Tensor, used: dict[str, Any], seed: int) -> tuple[Tensor, Tensor]:
-    """As `_of_texts`; the soft masks are made a few at a time and kept as means over patches."""
+    """As `_of_texts`; pictures of one size share their masks."""
+    alike: dict[TokenLayout, list[int]] = {}
+    for row, layout in enumerate(side.layouts):
+        alike.setdefault(layout, []).append(row)
+    parts = [_of_one_size(side, layout, rows, target, used, seed) for layout, rows in alike.items()]
+    if len(parts) == 1:
+        masks, scores = parts[0]
+        return masks.expand(len(target), -1, -1), scores
+    order = torch.tensor([row for rows in alike.values() for row in rows]).argsort()
+    masks = torch.cat([masks.expand(len(scores), -1, -1) for masks, scores in parts])
+    return masks[order], torch.cat([scores for _, scores in parts])[order]
+
+
+def _of_one_size(
+    side: Masking, layout: TokenLayout, inputs: Sequence[int], target: Tensor, used: dict[str, Any], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Masks `(1, K, T)` and scores `(b, K)`; the soft masks are made a few at a time and kept as means over patches."""
     generator = torch.Generator().manual_seed(seed)
-    count, cells, size = used["samples"], used["cells"], side.entrance.hidden.shape[-2:]
+    flat = side.entrance.hidden.ndim == 3
+    height, width = size_of(layout) if flat else side.entrance.hidden.shape[-2:]
+    count, cells, size = used["samples"], used["cells"], (height, width)
     step = [-(-length // cells) for length in size]
     coarse = (torch.rand(count, 1, cells, cells, generator=generator) < used["keep"]).float()
     shifts = [torch.randint(length, (count,), generator=generator) for length in step]
-    batch, layout = len(target), side.layouts[0]
-    assert layout.patch is not None, "the layout of a picture knows the side of its patches"
-    means, scores = [], []
+    means, scores, batch = [], [], len(inputs)
     for start in range(0, count, max(1, _PIXEL_MASKS // batch)):
         part = slice(start, start + max(1, _PIXEL_MASKS // batch))
         soft = _enlarged(coarse[part], step, [shift[part] for shift in shifts], size)
-        rows = torch.arange(batch).repeat_interleave(len(soft))
+        rows = torch.tensor(inputs).repeat_interleave(len(soft))
         scores.append(side.scores(soft.repeat(batch, 1, 1), rows, target).view(batch, -1))
-        means.append(nn.functional.avg_pool2d(soft[:, None], layout.patch).flatten(1))
+        means.append(over_patches(soft, layout))
     found = torch.cat(scores, 1)
-    masks = found.new_zeros(count, side.positions)
-    masks[:, list(layout.patches)] = torch.cat(means).to(found)
-    return masks.expand(batch, -1, -1), found
+    masks = found.new_zeros(1, count, side.positions)
+    masks[0, :, list(layout.patches)] = torch.cat(means).to(found)
+    return masks, found
 
 
 def _enlarged(coarse: Tensor, step: Sequence[int], shifts: Sequence[Tensor], size: Sequence[int]) -> Tensor:

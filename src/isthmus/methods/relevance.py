@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.anatomy import attention_of
+from isthmus.encoders.attention import attention_in
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
@@ -32,7 +33,7 @@ from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 from isthmus.methods.registry import Attribution, Method, register
 
-_SHARES = (0.25, 0.25, 0.5)  # of queries, keys and values
+_SHARES = {"query": 0.25, "key": 0.25, "value": 0.5}
 _HALF_SCALES = (1024.0, 1.0)  # in half precision small gradients would be rounded off, and large ones overflow
 
 
@@ -49,6 +50,8 @@ def attnlrp(
     The score of a position is the sum over channels of `h * g`, with h the hidden state at a layer and g the gradient
     under the rules that head this module. Scores are signed, and in units of the score.
 
+    Attention behind the blocks, such as a head that pools by it, has no rule: it keeps its gradient; a note says so.
+
     They do not sum to the score. Each bias (of linear maps and LayerNorms) keeps its share of the relevance, and so
     does softmax, whose expansion has a constant term. Without biases and without attention the sum is exact.
 
@@ -59,20 +62,22 @@ def attnlrp(
 
     Raises:
         OptionError: there is no such layer.
-        ModelError: a block lacks a projection, or its MLP an activation module.
+        ModelError: a block lacks a projection, or an activation module.
     """
     split = tower.split(inputs, layer)
     device, dtype = split.hidden.device, accumulator(split.hidden.dtype)
     scores, opened = torch.empty(split.hidden.shape[:2], device=device, dtype=dtype), unit(split.embedding)
     target = target.to(opened)
-    with _rules(tower, range(split.layer, tower.depth)):
+    with _rules(tower, range(split.layer, tower.depth)) as behind:
 
         def run(part: slice) -> None:
             gradient = _gradient(split, torch.arange(part.start, part.stop, device=device), target)
             scores[part] = (split.hidden[part].to(dtype) * gradient).sum(-1)
 
         in_chunks(run, len(scores), rows_at_once(split, memory))
-    return Attribution(scores, (opened * target).sum(-1), None, tuple({"layer": split.layer} for _ in scores))
+    notes = tuple(f"{name}, behind the blocks, hands its plain gradient back" for name in sorted(behind))
+    options = tuple({"layer": split.layer} for _ in scores)
+    return Attribution(scores, (opened * target).sum(-1), None, options, notes=(notes,) * len(scores))
 
 
 def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
@@ -94,20 +99,39 @@ def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
-    """Within it, the tower gives its own values with the gradients of the rules."""
+def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[set[str]]:
+    """Within it, the tower gives its own values with the gradients of the rules.
+
+    Yields:
+        Kinds of attention that ran behind the blocks, such as a head that pools by it; they have no rule.
+    """
+    behind: set[str] = set()
+    inside = {id(module) for module in tower.blocks.modules()}
     with lock_of(tower.model), ExitStack() as stack:
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(_normalised).remove)
+            elif "attention" in type(module).__name__.lower() and id(module) not in inside:
+                stack.callback(module.register_forward_hook(_seen_in(behind)).remove)
+            elif _holds_nothing(module) and not isinstance(module, nn.Softmax) and id(module) not in inside:
+                stack.callback(module.register_forward_hook(_activated_behind).remove)
         _check_norms(tower)
         for layer in layers:
+            attention = attention_of(tower, layer)
             for module in _activations(tower, layer):
                 stack.callback(module.register_forward_hook(_activated).remove)
-            attention = attention_of(tower, layer)
-            for module, share in zip((attention.query, attention.key, attention.value), _SHARES, strict=True):
-                stack.callback(module.register_forward_hook(_shared(share)).remove)
-        yield
+            for linear, names in attention.projections:
+                stack.callback(linear.register_forward_hook(_shared([_SHARES[name] for name in names])).remove)
+        yield behind
+
+
+def _seen_in(behind: set[str]) -> Any:
+    def hook(module: nn.Module, _: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if isinstance(first, Tensor) and first.requires_grad:  # else it ran before the state that relevance goes to
+            behind.add(type(module).__name__)
+
+    return hook
 
 
 def _check_norms(tower: Tower) -> None:
@@ -121,15 +145,20 @@ def _check_norms(tower: Tower) -> None:
 
 
 def _activations(tower: Tower, layer: int) -> list[nn.Module]:
-    """The modules of a block's MLP that hold nothing: its activation, and such as change nothing."""
-    mlp = getattr(tower.blocks[layer], "mlp", nn.Module())
-    found = [m for m in mlp.modules() if not list(m.children()) and not list(m.parameters()) and m is not mlp]
-    if not found:
+    """The modules of a block that hold nothing: its activation, and such as change nothing; but those of attention."""
+    block, (_, attention) = tower.blocks[layer], attention_in(tower, layer)
+    apart = {id(module) for module in attention.modules()}
+    found = [module for module in block.modules() if _holds_nothing(module) and id(module) not in apart]
+    if all(isinstance(module, (nn.Dropout, nn.Identity)) for module in found):
         raise ModelError(
-            f"Block {layer} of the {tower.side} tower has no activation module in an mlp, which AttnLRP needs: choose "
-            "another method."
+            f"Block {layer} of the {tower.side} tower has no activation module, which AttnLRP needs: choose another "
+            "method."
         )
     return found
+
+
+def _holds_nothing(module: nn.Module) -> bool:
+    return not list(module.children()) and not list(module.parameters())
 
 
 def _as(output: Tensor, proxy: Tensor) -> Tensor:
@@ -151,9 +180,16 @@ def _activated(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     return _as(output, state * ratio)
 
 
-def _shared(share: float) -> Any:
+def _activated_behind(module: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor | None:
+    """The rule for what works value by value behind the blocks, such as the tanh of BERT's pooler."""
+    alike = isinstance(output, Tensor) and len(args) == 1 and args[0].shape == output.shape
+    return _activated(module, args, output) if alike and args[0].requires_grad else None
+
+
+def _shared(shares: Sequence[float]) -> Any:
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return _as(output, share * output)
+        parts = zip(shares, output.chunk(len(shares), dim=-1), strict=True)
+        return _as(output, torch.cat([share * part for share, part in parts], dim=-1))
 
     return hook
 

@@ -96,6 +96,13 @@ def by_position(states: Tensor) -> Tensor:
     return states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
 
 
+def as_state(positions: Tensor, split: Split) -> Tensor:
+    """States `(N, T, d)` in the shape that the tower's own have: the reverse of `by_position`."""
+    if split.hidden.ndim == 3:
+        return positions
+    return positions.transpose(1, 2).reshape(len(positions), *split.hidden.shape[1:])
+
+
 def _mended(old: Tensor, new: Tensor) -> Tensor:
     good = torch.isfinite(old).flatten(1).all(1)
     return torch.where(good.view(-1, *[1] * (old.ndim - 1)), old, new)

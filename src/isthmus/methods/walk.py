@@ -168,10 +168,9 @@ class Room:
             content, limits = content_of(layouts).to(values.device)[..., None], None
             highest = values.masked_fill(~content, -torch.inf).amax((1, 2), keepdim=True)
             span = highest - values.masked_fill(~content, torch.inf).amin((1, 2), keepdim=True)
-        elif limits is None:
-            span = torch.ones_like(values[:, :, :1, :1])
         else:
-            span = (limits[1] - limits[0]).to(values).expand_as(values[:, :, :1, :1])
+            one = values[:, :1] if values.ndim == 3 else values[:, :, :1, :1]  # of all patches, or of all pixels
+            span = torch.ones_like(one) if limits is None else (limits[1] - limits[0]).to(values).expand_as(one)
         low = None if epsilon is None else values - epsilon * span
         high = None if epsilon is None else values + epsilon * span
         if limits is not None:

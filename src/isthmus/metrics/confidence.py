@@ -12,7 +12,8 @@ from torch import Tensor
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.split import Entrance
 from isthmus.encoders.tower import Side, unit
-from isthmus.errors import OptionError
+from isthmus.entering import size_of, spread
+from isthmus.errors import ModelError, OptionError
 from isthmus.metrics.maps import shares, token_shares
 from isthmus.metrics.pairs import Judged, Pairs
 from isthmus.metrics.ranking import embedded, kept_masks, ranks
@@ -77,10 +78,13 @@ def _sound(judged: Judged, side: Side, mass: float, replacement: str) -> tuple[T
 def _scaled_pixels(judged: Judged) -> tuple[Tensor, Tensor]:
     pairs = judged.pairs
     inputs, tower = pairs.inputs["image"], pairs.model.image
-    pixels = inputs["pixel_values"]
-    shown = shares(judged.of("image"), (int(pixels.shape[-2]), int(pixels.shape[-1])))
-    part = unit(tower.embed({**inputs, "pixel_values": pixels * shown.nan_to_num()[:, None].to(pixels)}))
-    there = torch.isfinite(shown).flatten(1).all(1)
+    pixels, layouts = inputs[tower.stem_input], pairs.layouts["image"]
+    own = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+    sizes = [own if pixels.ndim == 4 else size_of(layout) for layout in layouts]
+    parts = [shares([one], size) for one, size in zip(judged.of("image"), sizes, strict=True)]
+    shown = [spread(part.nan_to_num(), layout, pixels) for part, layout in zip(parts, layouts, strict=True)]
+    part = unit(tower.embed({**inputs, tower.stem_input: pixels * torch.cat(shown).to(pixels)}))
+    there = torch.tensor([bool(torch.isfinite(one).all()) for one in parts])
     scores = torch.where(there, _dot(part, pairs.target("image")), torch.nan)
     return _dot(pairs.embeddings["image"], pairs.target("image")), scores
 
@@ -105,13 +109,26 @@ def _scaled_rows(judged: Judged) -> tuple[Tensor, Tensor]:
 def _without_ends(pairs: Pairs) -> Entrance:
     """The texts without their first and last token, padded behind with id 0, which no pooling looks at."""
     ids = pairs.inputs["text"]["input_ids"]
-    inner = [_positions(layout)[1:-1] for layout in pairs.layouts["text"]]
+    inner = [_between_ends(layout) for layout in pairs.layouts["text"]]
     found = torch.zeros(len(pairs), max(map(len, inner)), dtype=ids.dtype, device=ids.device)
     there = torch.zeros_like(found)
     for i, positions in enumerate(inner):
         found[i, : len(positions)] = ids[i, list(positions)]
         there[i, : len(positions)] = 1
-    return pairs.model.text.enter({"input_ids": found, "attention_mask": there})
+    given = {"input_ids": found, "attention_mask": there}
+    return pairs.model.text.enter({name: value for name, value in given.items() if name in pairs.inputs["text"]})
+
+
+def _between_ends(layout: TokenLayout) -> tuple[int, ...]:
+    """Positions of a text but its first and last. Raises ModelError where these are words, or padding is read."""
+    first, *inner, last = _positions(layout)
+    names = {position: name for name, position in layout.special}
+    if not {first, last} <= set(names) or "PAD" in names.values():
+        raise ModelError(
+            "The paper's protocol takes the start and end token off a text, and this model's texts have none, or are "
+            'padded as they are read: choose protocol="sound".'
+        )
+    return tuple(inner)
 
 
 def _of_every_occurrence(ids: Tensor, factors: Tensor) -> Tensor:

@@ -146,8 +146,10 @@ def _make_located(judged: Judged) -> _Located:
         raise InputError(
             "Localisation needs to know where things are: take a dataset with masks or boxes, or give regions."
         )
-    pixels = pairs.inputs["image"]["pixel_values"]
-    size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
+    sizes = {frame.input_size for frame in pairs.frames}
+    if len(sizes) > 1:
+        raise InputError(f"The model's inputs of these pictures have {len(sizes)} sizes: take pictures of one size.")
+    (size,) = sizes
     regions = torch.tensor(pairs.regions)
     if tuple(regions.shape) != (len(pairs), *size):
         raise InputError(

@@ -74,15 +74,12 @@ def map_of_side(found: ImageAttribution | TextAttribution) -> Map:
     return Map(scores, special, whole.open, whole.closed, whole.total, flat=flat)
 
 
-def on_patches(maps: Sequence[Map], grid: tuple[int, int]) -> Tensor:
-    """Scores `(B, P)` of patches; a map on another grid is resized bilinearly to this one."""
-    found = torch.empty(len(maps), grid[0] * grid[1], dtype=torch.float64)
-    for row, one in zip(found, maps, strict=True):
-        scores = torch.tensor(one.scores, dtype=torch.float64)
-        if tuple(scores.shape) != grid:
-            scores = nn.functional.interpolate(scores[None, None], size=grid, mode="bilinear", antialias=True)[0, 0]
-        row.copy_(scores.flatten())
-    return found
+def on_patches(one: Map, grid: tuple[int, int]) -> Tensor:
+    """Scores `(P,)` of patches; a map on another grid is resized bilinearly to this one."""
+    scores = torch.tensor(one.scores, dtype=torch.float64)
+    if tuple(scores.shape) != grid:
+        scores = nn.functional.interpolate(scores[None, None], size=grid, mode="bilinear", antialias=True)[0, 0]
+    return scores.flatten()
 
 
 def shares(maps: Sequence[Map], size: tuple[int, int]) -> Tensor:

@@ -15,7 +15,7 @@ from isthmus.encoders.dual import DualEncoder, Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout
 from isthmus.encoders.pictures import Picture, open_picture
 from isthmus.encoders.tower import Inputs, Side, unit
-from isthmus.errors import InputError, OptionError
+from isthmus.errors import InputError, ModelError, OptionError
 from isthmus.explanation import Explanation
 from isthmus.frozen import Array
 from isthmus.masking import Masking, masking
@@ -69,12 +69,15 @@ class Pairs:
 
         Raises:
             OptionError: no such replacement for this side.
+            ModelError: the model has no attention mask to take tokens out of.
         """
         if replacement not in REPLACEMENTS[side]:
             raise OptionError(
                 f"There is no replacement {replacement!r} for the {side}: choose {', '.join(REPLACEMENTS[side])}."
             )
         tower = self.model.tower(side)
+        if replacement == "remove" and "attention_mask" not in self.inputs[side]:
+            raise ModelError("This model reads its texts without an attention mask: choose a replacement but remove.")
         return self.once(
             ("masking", side, replacement),
             lambda: masking(tower, self.inputs[side], self.layouts[side], replacement=replacement),
@@ -143,13 +146,10 @@ class Judged:
             InputError: this side was not explained.
         """
         maps = self.of(side)
-        if side == "image":
-            grid = self.pairs.layouts["image"][0].grid
-            assert grid is not None, "the layout of a picture has a grid"
-            return on_patches(maps, grid)
-        found = torch.full(tuple(self.pairs.players("text").shape), torch.nan, dtype=torch.float64)
-        for row, one in zip(found, maps, strict=True):
-            row[: len(one.scores)] = torch.tensor(one.scores, dtype=torch.float64)
+        found = torch.full(tuple(self.pairs.players(side).shape), torch.nan, dtype=torch.float64)
+        for row, one, layout in zip(found, maps, self.pairs.layouts[side], strict=True):
+            own = torch.tensor(one.scores, dtype=torch.float64) if layout.grid is None else on_patches(one, layout.grid)
+            row[: len(own)] = own
         return found
 
     def known(self, side: Side) -> Tensor:
