@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.attention import attention_in, attention_weights
+from isthmus.encoders.attention import attention_in, attention_weights, maps_apart
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import lock_of
@@ -106,7 +106,7 @@ def anatomy(tower: Tower, layers: Iterable[int], visit: Visit, *, masks: bool = 
     Raises:
         ModelError: see `attention_of`.
     """
-    with lock_of(tower.model), ExitStack() as stack:
+    with maps_apart(tower, layers := list(layers)), ExitStack() as stack:
         if masks:
             stack.enter_context(attention_weights(tower, ()))
         for layer in layers:
@@ -165,16 +165,16 @@ def states(tower: Tower, layers: Iterable[int], *, cut: bool = False) -> Iterato
 
     def leaving(layer: int) -> Any:
         def keep(_: nn.Module, __: Any, output: Any) -> Any:
-            seen[layer] = output[0] if isinstance(output, tuple) else output
+            seen[layer] = tower.turned(output[0] if isinstance(output, tuple) else output)
             if not cut:
                 return None
-            leaf = seen[layer].detach().requires_grad_(torch.is_grad_enabled())
+            leaf = tower.turned(seen[layer]).detach().requires_grad_(torch.is_grad_enabled())
             return (leaf, *output[1:]) if isinstance(output, tuple) else leaf
 
         return keep
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen[0] = args[0] if args else kwargs["hidden_states"]
+        seen[0] = tower.turned(args[0] if args else kwargs["hidden_states"])
 
     with lock_of(tower.model), ExitStack() as stack:
         for layer in layers:
@@ -195,5 +195,5 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
         split: the tower cut anywhere.
         as_tuple: whether the tower's blocks give tuples.
     """
-    stem = None if split.stem is None else split.stem[:, :1]
+    stem = split.stem if split.stem is None or split.stem.ndim == 4 else split.stem[:, :1]
     return replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.cut import Given, swapped
+from isthmus.encoders.fused import agrees, unfused
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.running import Call, Encode, calls_of, entering_states
-from isthmus.encoders.tower import Inputs, Side
+from isthmus.encoders.tower import Inputs, Side, Tower
 from isthmus.errors import ModelError
 
 Place = tuple[nn.Module, str]  # a module's owner, and its name there
@@ -28,9 +29,9 @@ class Parts:
     """The parts of a tower, see `Tower`.
 
     Attributes:
-        owner, stack, stem, lookup, attention: as in `Tower`.
+        owner, stack, stem, lookup, attention, sequence_first: as in `Tower`.
         first: the first block.
-        entering: the state that enters it, of the example.
+        entering: the state that enters it, of the example, with the batch first.
         leaving: the state that leaves the last one.
         patch: side in pixels of what the first convolution cuts the picture into; None where none does.
         length: how many positions a text tower has; None where no embedding of positions tells.
@@ -41,11 +42,27 @@ class Parts:
     stem: Place | None
     lookup: Place | None
     attention: Attention | None
+    sequence_first: bool
     first: nn.Module
     entering: Tensor
     leaving: Tensor
     patch: int | None
     length: int | None
+
+    def tower(self, side: Side, model: nn.Module, encode: Encode, **more: Any) -> Tower:
+        """The tower of these parts."""
+        return Tower(
+            side,
+            model,
+            encode,
+            self.owner,
+            self.stack,
+            stem=self.stem,
+            lookup=self.lookup,
+            attention=self.attention,
+            sequence_first=self.sequence_first,
+            **more,
+        )
 
 
 def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, entering: str) -> Parts:
@@ -71,14 +88,17 @@ def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, en
     first, last = found.calls[0], found.calls[-1]
     before = [call for call in calls if call.left != -1 and call.left < first.entered]
     values = inputs[entering]
+    turned = first.read.ndim == 3 and first.read.shape[0] != len(values) == first.read.shape[1]
+    inside = [call for call in calls if call.inside(first)]
     return Parts(
         owner=found.owner,
         stack=found.stack,
         stem=_stem(encode, inputs, before, entering, first, embedding) if side == "image" else None,
         lookup=_lookup(before, values) if side == "text" else None,
-        attention=_attention(first, [call for call in calls if call.inside(first)]),
+        attention=_attention(first, inside) or _fused_attention(first, inside),
+        sequence_first=turned,
         first=first.module,
-        entering=first.read,
+        entering=first.read.transpose(0, 1) if turned else first.read,
         leaving=last.gave,
         patch=_patch(before, values) if side == "image" else None,
         length=_length(before, values) if side == "text" else None,
@@ -201,6 +221,16 @@ def _attention(block: Call, inside: Sequence[Call]) -> Attention | None:
             own = path[id(three[0].owner)]
             query, key, value, output = (path[id(one.module)] for one in (names["q"], names["k"], names["v"], out))
             return Attention(own, query, key, value, output, _is_added(out, block, inside))
+    return None
+
+
+def _fused_attention(block: Call, inside: Sequence[Call]) -> Attention | None:
+    """A module whose queries, keys and values come of one matrix, and which gives the same run as separate maps."""
+    path = {id(module): name for name, module in block.module.named_modules()}
+    for call in inside:
+        other = unfused(call.module)
+        if other is not None and isinstance(call.gave, Tensor) and agrees(other, call):
+            return Attention.in_one(path[id(call.module)], plain=_is_added(call, block, inside))
     return None
 
 

@@ -55,6 +55,8 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
     """
     pixels = inputs[entering]
     if parts.entering.ndim == 4:
+        if (pixels.shape[-2] == pixels.shape[-1]) != (parts.leaving.shape[-2] == parts.leaving.shape[-1]):
+            raise ModelError(f"The states of this image tower are not (batch, channels, rows, columns): {_BY_HAND}")
         return Patches(-(-pixels.shape[-1] // parts.leaving.shape[-1]))
     if pixels.ndim == 3:
         side = round((pixels.shape[-1] / 3) ** 0.5)
@@ -82,6 +84,7 @@ def _checked(
 ) -> Patches:
     others = {k: v.expand(3, *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
     states = entering_states(encode, {**others, entering: three}, parts.first).float()
+    states = states.transpose(0, 1) if parts.sequence_first else states
     changed = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
     first, last = (one.nonzero()[:, 0].tolist() for one in changed)
     if len(first) != 1 or len(last) != 1 or last[0] - first[0] != count - 1:

@@ -44,6 +44,7 @@ class Tower:
         lookup: module and attribute name of the embedding that turns token ids into vectors, before positions are
             added; None where pixels enter, which are then the input named `stem_input`.
         limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, None where they are not known.
+        sequence_first: whether states pass the blocks as `(T, B, d)`; everywhere else they are `(B, T, d)`.
         attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
             as CLIP's; None where blocks have none that can be read.
         blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.
@@ -61,6 +62,7 @@ class Tower:
     lookup: tuple[nn.Module, str] | None = None
     limits: tuple[Tensor, Tensor] | None = None
     attention: Attention | str | None = "self_attn"
+    sequence_first: bool = False
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
     blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
     in_sequence: bool = field(init=False, repr=False)
@@ -78,6 +80,10 @@ class Tower:
 
     def _named_blocks(self) -> nn.ModuleList:
         return nn.ModuleList(self.owner.get_submodule(path) for path in self.stack)
+
+    def turned(self, state: Tensor) -> Tensor:
+        """A state of the blocks with the batch first, `(B, T, d)`; and such a one as the blocks take it."""
+        return state.transpose(0, 1) if self.sequence_first and state.ndim == 3 else state
 
     @property
     def depth(self) -> int:
@@ -154,7 +160,9 @@ class Tower:
         values = inputs[self.stem_input] if self.lookup is None else seen.vectors
         if values is None or seen.hidden is None:
             raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
-        return Entrance(self, inputs, 0, values, embedding, None, False, seen.hidden.shape[1:])
+        appended = 0 if self.lookup is None else seen.hidden.shape[1] - values.shape[1]
+        values = nn.functional.pad(values, (0, 0, 0, appended)) if appended else values
+        return Entrance(self, inputs, 0, values, embedding, None, False, seen.hidden.shape[1:], appended)
 
     def mean_state(self, layer: int | None) -> Tensor:
         """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""

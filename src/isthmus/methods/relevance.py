@@ -25,10 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.anatomy import attention_of
+from isthmus.encoders.attention import maps_apart
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
-from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 from isthmus.methods.registry import Attribution, Method, register
 
@@ -96,7 +96,7 @@ def _gradient(split: Split, rows: Tensor, target: Tensor) -> Tensor:
 @contextmanager
 def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[None]:
     """Within it, the tower gives its own values with the gradients of the rules."""
-    with lock_of(tower.model), ExitStack() as stack:
+    with maps_apart(tower, layers), ExitStack() as stack:
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(_normalised).remove)
