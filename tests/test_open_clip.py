@@ -33,6 +33,7 @@ SIDES = pytest.mark.parametrize("side", ["image", "text"])
 ATTENTION = {"chefer", "attention-gradient", "attention-x-gradient", "textspan", "grad-eclip", "legrad", "attnlrp"}
 ATTENTION |= {"rollout", "clip-surgery", "gem"}
 POOLED = {"textspan", "grad-eclip", "rollout"}
+KINKED = {("resnet", "agi"): 2e-4}  # its steps turn where a ReLU does, and rounding decides
 SILENT = ("mfaba",)  # where the bank has the better of the target from the start, it takes no step
 REFUSED: dict[str, set[str]] = {
     "vit": set(),
@@ -131,17 +132,15 @@ def test_every_method_is_sound_or_refuses(loaded: Callable[[str], Any], name: st
         return
     for one, again, image, words in zip(together, run(model, images, TEXTS, method), images, TEXTS, strict=True):
         assert (one.image, one.text) == (again.image, again.text)
-        close(one, run(model, image, words, method), tolerance=1e-5)
-        for side in filter(
-            None, (one.image and one.image.scores, one.text and np.array([t.score for t in one.text.tokens]))
-        ):
-            assert float(np.abs(side).max()) > 0
+        close(one, run(model, image, words, method), tolerance=KINKED.get((name, method), 1e-5))
+        for found in (one.image and one.image.scores, one.text and [token.score for token in one.text.tokens]):
+            assert found is None or method in SILENT or float(np.abs(found).max()) > 0
 
 
 @EACH
 def test_sums_are_complete(loaded: Callable[[str], Any], name: str) -> None:
     """NIB's scores of all positions sum to what the gate takes away, in every kind of tower."""
-    one = run(loaded(name), picture(), "a small dog", "nib", steps="auto", tolerance=0.01, closed="zero", layer=1)
+    one = run(loaded(name), picture(), "a small dog", "nib", steps="auto", tolerance=0.01, layer=-2)
     assert one.image.completeness.relative_delta < 0.05
     assert one.text.completeness.relative_delta < 0.05
 

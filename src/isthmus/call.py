@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -282,6 +283,7 @@ class Call:
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
+                **_library(self.model.model),
             },
             device=name,
             dtype=str(self.model.dtype).removeprefix("torch."),
@@ -289,6 +291,13 @@ class Call:
             passes=passes,
             seed=self.options.get("seed", 0) if self.method.random else None,
         )
+
+
+def _library(model: Any) -> dict[str, str]:
+    """The version of the library that a model is of, where it tells one."""
+    name = type(model).__module__.partition(".")[0]
+    version = getattr(sys.modules.get(name), "__version__", None)
+    return {name: version} if isinstance(version, str) else {}
 
 
 def _opened(picture: Any) -> Picture | PreparedImage:

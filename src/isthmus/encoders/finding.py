@@ -130,10 +130,15 @@ def _stacks(model: nn.Module, calls: Sequence[Call]) -> Iterator[_Stack]:
                     yield _Stack(owner, name, chain)
         if not isinstance(owner, (nn.ModuleList, nn.Sequential)):
             own = [once[id(child)] for child in owner.children() if id(child) in once]
-            for _, group in itertools.groupby(own, key=lambda call: type(call.module)):
+            for _, group in itertools.groupby(own, key=lambda call: _kind(call.module)):
                 stages = list(group)
                 if len(stages) > 1 and _is_chain(stages) and stages[0].read.ndim == 4:
                     yield _flattened(owner, stages, once)
+
+
+def _kind(module: nn.Module) -> Any:
+    """Two `Sequential` are alike where they hold modules of the same classes."""
+    return type(module), {type(child) for child in module.children()} if isinstance(module, nn.Sequential) else None
 
 
 def _flattened(owner: nn.Module, stages: Sequence[Call], once: dict[int, Call]) -> _Stack:
