@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.attention import attention_in, attention_weights, maps_apart
+from isthmus.encoders.counting import uncounted
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import lock_of
@@ -194,6 +195,19 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
     Args:
         split: the tower cut anywhere.
         as_tuple: whether the tower's blocks give tuples.
+
+    Raises:
+        ModelError: what follows the blocks gives nothing for a single position.
     """
     stem = split.stem if split.stem is None or split.stem.ndim == 4 else split.stem[:, :1]
-    return replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)
+    head = replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)
+    problem = f"What follows the blocks of the {split.tower.side} tower does not run on single positions, as this "
+    problem += "method needs: choose another method."
+    try:
+        with torch.no_grad(), uncounted():
+            found = head.resume(head.hidden[:1], torch.zeros(1, dtype=torch.long, device=head.hidden.device))
+    except (RuntimeError, IndexError) as error:
+        raise ModelError(problem) from error
+    if not bool(torch.isfinite(found).all()):  # such as the mean of no patches
+        raise ModelError(problem)
+    return head

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from isthmus.encoders.cut import swapped
-from isthmus.encoders.fused import Unfused, unfused
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.tower import Tower
+from isthmus.encoders.unfused import Unfused, unfused
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 
@@ -32,7 +32,7 @@ def attention_in(tower: Tower, layer: int) -> tuple[Attention, nn.Module]:
         )
     block = tower.blocks[layer]
     try:
-        if where.fused is not None and not isinstance(fused := block.get_submodule(where.fused), Unfused):
+        if where.whole is not None and not isinstance(fused := block.get_submodule(where.whole), Unfused):
             return where, fused
         return where, block.get_submodule(where.module)
     except AttributeError as error:
@@ -58,10 +58,10 @@ def maps_apart(tower: Tower, layers: Iterable[int]) -> Iterator[None]:
     """
     where = tower.attention
     with lock_of(tower.model), ExitStack() as stack:
-        for layer in layers if isinstance(where, Attention) and where.fused is not None else ():
+        for layer in layers if isinstance(where, Attention) and where.whole is not None else ():
             assert isinstance(where, Attention)
             _, module = attention_in(tower, layer)
-            path, _, name = str(where.fused).rpartition(".")
+            path, _, name = str(where.whole).rpartition(".")
             other = unfused(module)
             if other is not None:
                 stack.enter_context(swapped(tower.blocks[layer].get_submodule(path), name, other))

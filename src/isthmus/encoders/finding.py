@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.cut import Given, swapped
-from isthmus.encoders.fused import agrees, unfused
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.running import Call, Encode, calls_of, entering_states
 from isthmus.encoders.tower import Inputs, Side, Tower
+from isthmus.encoders.unfused import agrees, unfused
 from isthmus.errors import ModelError
 
 Place = tuple[nn.Module, str]  # a module's owner, and its name there

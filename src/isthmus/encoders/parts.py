@@ -14,7 +14,7 @@ class Attention:
         query, key, value: the linear maps from states to queries, keys and values.
         output: the linear map that reads what the heads give.
         plain: whether what it gives is added to the residual as it is; else it is scaled, or normalised first.
-        fused: the module whose queries, keys and values come of one matrix; while they are read, an `Unfused` stands
+        whole: the module whose queries, keys and values come of one matrix; while they are read, an `Unfused` stands
             in for it, into which the other paths lead. None where the maps are separate.
     """
 
@@ -24,11 +24,11 @@ class Attention:
     value: str
     output: str
     plain: bool = True
-    fused: str | None = None
+    whole: str | None = None
 
     @classmethod
     def in_one(cls, module: str, *, plain: bool = True) -> Attention:
-        """Of a module whose maps are one matrix, such as `torch.nn.MultiheadAttention`; see `fused.Unfused`."""
+        """Of a module whose maps are one matrix, such as `torch.nn.MultiheadAttention`; see `unfused.Unfused`."""
         query, key, value, output = (f"{module}.maps.{name}" for name in ("query", "key", "value", "output"))
         return cls(f"{module}.maps", query, key, value, output, plain, module)
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cheap import CHEAP
 from isthmus.encoders.finding import parts_of
-from isthmus.encoders.fused import unfused
 from isthmus.encoders.layout import image_layout
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.positions import patches_of
 from isthmus.encoders.tower import Tower
+from isthmus.encoders.unfused import unfused
 from isthmus.errors import IsthmusError
 from isthmus.methods import METHODS
 from state import untouched
