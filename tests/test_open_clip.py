@@ -42,6 +42,7 @@ REFUSED: dict[str, set[str]] = {
     "resnet": ATTENTION,
     "convnext": ATTENTION,
     "mobileclip": ATTENTION,
+    "hybrid": set(),
     "siglip": POOLED,
     "coca": POOLED,
     "roberta": POOLED | {"attnlrp"},

@@ -168,7 +168,7 @@ def test_loads_by_name_and_weights(registered: Path) -> None:
     name = f"open_clip:isthmus-tiny/{registered}"
     found = isthmus.explain(isthmus.load(name, device="cpu"), picture(), "a dog")
     assert found.provenance.model == name
-    assert found.provenance.versions["open_clip"] == open_clip.__version__
+    assert found.provenance.versions["open_clip"] == open_clip.version.__version__
     direct = open_clip.CLIP(16, vision(), text())
     direct.load_state_dict(torch.load(registered))
     again = isthmus.load(direct.eval(), processor=(transforms(40), byte_pairs()))

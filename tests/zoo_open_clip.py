@@ -19,7 +19,7 @@ from open_clip.tokenizer import HFTokenizer
 from zoo import random_model
 from zoo_tokenizers import roberta_tokenizer, siglip_tokenizer
 
-VERSION = tuple(int(number) for number in open_clip.__version__.split(".")[:2])
+VERSION = tuple(int(number) for number in open_clip.version.__version__.split(".")[:2])
 CONTEXT = 24
 
 
@@ -126,6 +126,20 @@ def mobileclip() -> Made:
     return Made(model, pictures, byte_pairs(), (3, 3), depths=(4, 3), prefix=0, padding_is_read=True)
 
 
+def hybrid() -> Made:
+    """MobileCLIP-B's kind of ViT, whose patches are cut by several convolutions, each smaller than a patch."""
+    from timm.models.vision_transformer import VisionTransformer
+    from timm.models.vision_transformer_hybrid import ConvStem, HybridEmbed
+
+    def trunk() -> Any:
+        stem = ConvStem(in_chans=3, depth=2, channels=(16, 32), kernel_size=(4, 2), stride=(4, 2), padding=0)
+        embed = functools.partial(HybridEmbed, backbone=stem, proj=False)
+        more = {"img_size": 32, "patch_size": 1, "embed_dim": 32, "depth": 3, "num_heads": 2, "num_classes": 0}
+        return VisionTransformer(embed_layer=embed, **more)
+
+    return Made(of_timm(trunk, text(), projected=True), transforms(32), byte_pairs(), (4, 4))
+
+
 def siglip() -> Made:
     """timm's ViT without CLS, pooled by an attention head; a text pooled at its last padding."""
     from timm.models.vision_transformer import VisionTransformer
@@ -175,5 +189,5 @@ def roberta() -> Made:
     return Made(random_model(make), transforms(40), wrapped(tokenizer), (5, 5))
 
 
-_BUILDERS = (vit, vit_mean, resnet, convnext, mobileclip, siglip, coca, roberta)
+_BUILDERS = (vit, vit_mean, resnet, convnext, mobileclip, hybrid, siglip, coca, roberta)
 OPEN_CLIP: dict[str, Callable[[], Made]] = {build.__name__: functools.cache(build) for build in _BUILDERS}

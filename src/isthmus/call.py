@@ -296,8 +296,9 @@ class Call:
 def _library(model: Any) -> dict[str, str]:
     """The version of the library that a model is of, where it tells one."""
     name = type(model).__module__.partition(".")[0]
-    version = getattr(sys.modules.get(name), "__version__", None)
-    return {name: version} if isinstance(version, str) else {}
+    modules = (sys.modules.get(place) for place in (name, f"{name}.version"))
+    version = next((found for one in modules if isinstance(found := getattr(one, "__version__", None), str)), None)
+    return {} if version is None else {name: version}
 
 
 def _opened(picture: Any) -> Picture | PreparedImage:

@@ -199,7 +199,9 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
     Raises:
         ModelError: what follows the blocks gives nothing for a single position.
     """
-    stem = split.stem if split.stem is None or split.stem.ndim == 4 else split.stem[:, :1]
+    stem, length = split.stem, split.hidden.shape[1]
+    if stem is not None and stem.ndim == 3 and stem.shape[1] == length:
+        stem = stem[:, :1]  # else it lacks positions that are added to all of it
     head = replace(split, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple)
     problem = f"What follows the blocks of the {split.tower.side} tower does not run on single positions, as this "
     problem += "method needs: choose another method."

@@ -63,12 +63,21 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
         return _checked(encode, inputs, parts, entering, side, _one_patch_changed(pixels), pixels.shape[1])
     if parts.patch is None:
         raise ModelError(f"No convolution of this image tower cuts the pixels into patches: {_BY_HAND}")
-    side = parts.patch
+    side = _side(pixels, parts.patch, parts.entering.shape[1])
     rows, columns = (length // side for length in pixels.shape[-2:])
     three = pixels.repeat(3, 1, 1, 1)
     three[1, :, :side, :side] += 1
     three[2, :, (rows - 1) * side : rows * side, (columns - 1) * side : columns * side] += 1
     return _checked(encode, inputs, parts, entering, side, three, rows * columns)
+
+
+def _side(pixels: Tensor, stride: int, length: int) -> int:
+    """The first convolution's stride; of several (MobileCLIP-B), what gives as many patches as there are positions."""
+    height, width = pixels.shape[-2:]
+    if (height // stride) * (width // stride) <= length:
+        return stride
+    sides = (n for n in range(stride, min(height, width) + 1, stride) if (height // n) * (width // n) <= length)
+    return next(sides, stride)
 
 
 def _one_patch_changed(pixels: Tensor) -> Tensor:
