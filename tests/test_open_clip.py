@@ -32,7 +32,7 @@ SIDES = pytest.mark.parametrize("side", ["image", "text"])
 # Methods that read attention, or the one position that is pooled, may refuse towers that have none.
 ATTENTION = {"chefer", "attention-gradient", "attention-x-gradient", "textspan", "grad-eclip", "legrad", "attnlrp"}
 ATTENTION |= {"rollout", "clip-surgery", "gem"}
-POOLED = {"textspan", "grad-eclip", "rollout"}
+POOLED = {"textspan", "grad-eclip", "rollout", "chefer"}
 TOLERANCE = {"mobileclip": 1e-4}  # its random weights magnify rounding
 UNSTABLE = {("resnet", "agi"), ("mobileclip", "agi")}  # steps turn where an activation does, and rounding decides
 SILENT = ("mfaba", "gradcam")  # they may take no step, or have nothing over zero
@@ -43,8 +43,8 @@ REFUSED: dict[str, set[str]] = {
     "convnext": ATTENTION,
     "mobileclip": ATTENTION,
     "hybrid": set(),
-    "siglip": POOLED,
-    "coca": POOLED,
+    "siglip": POOLED | {"attnlrp"},
+    "coca": POOLED | {"attnlrp"},
     "roberta": POOLED | {"attnlrp"},
 }
 

@@ -95,7 +95,7 @@ def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, en
         stack=found.stack,
         stem=_stem(encode, inputs, before, entering, first, embedding) if side == "image" else None,
         lookup=_lookup(before, values) if side == "text" else None,
-        attention=_attention(first, inside) or _fused_attention(first, inside),
+        attention=_fused_attention(first, inside) or _attention(first, inside),
         sequence_first=turned,
         first=first.module,
         entering=first.read.transpose(0, 1) if turned else first.read,
