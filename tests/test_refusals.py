@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,14 @@ def test_contrast_takes_lists(items: Any) -> None:
 def test_loading(options: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         isthmus.load("mini", **options)
+
+
+def test_open_clip_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(
+        OptionError, match=r"needs open_clip, which is not installed: pip install 'isthmus\[open_clip\]'"
+    ):
+        isthmus.load("open_clip:RN50/openai", device="cpu")
 
 
 def test_options_of_a_model_that_is_loaded_are_not_ignored(mini: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -255,6 +256,7 @@ class Call:
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "transformers": transformers.__version__,
+                **_library(self.model.model),
             },
             device=name,
             dtype=_told(self.model.dtype, self.model.image.autocast),
@@ -267,3 +269,11 @@ class Call:
 def _told(dtype: torch.dtype, autocast: torch.dtype | None) -> str:
     name = str(dtype).removeprefix("torch.")
     return name if autocast is None else f"{name}, matrix products in {str(autocast).removeprefix('torch.')}"
+
+
+def _library(model: Any) -> dict[str, str]:
+    """The version of the library that a model is of, where it tells one."""
+    name = type(model).__module__.partition(".")[0]
+    modules = (sys.modules.get(place) for place in (name, f"{name}.version"))
+    version = next((found for one in modules if isinstance(found := getattr(one, "__version__", None), str)), None)
+    return {} if version is None else {name: version}

@@ -14,6 +14,7 @@ from torch import nn
 from isthmus.call import Call
 from isthmus.encoders.dual import DualEncoder
 from isthmus.encoders.memory import pairs_in_chunks
+from isthmus.encoders.open_clip import is_open_clip, load_open_clip
 from isthmus.encoders.precision import autocast_to, fastest_dtype
 from isthmus.encoders.sharing import sharing
 from isthmus.encoders.tower import Side
@@ -48,14 +49,16 @@ def load(
     Args:
         model: "mini" (bundled, for demonstration and tests, needs no network), a Hugging Face hub name or a
             local folder of a transformers dual encoder (CLIP, SigLIP, ALIGN, ...), or such a model object, which
-            stays as it is.
-        processor: with a model object, its processor (anything with an image_processor and a fast tokenizer).
+            stays as it is. Models of open_clip are "open_clip:NAME/WEIGHTS" ("open_clip:RN50/openai", or a file of
+            weights), "open_clip:hf-hub:NAME", or an object of it.
+        processor: with a model object, its processor (anything with an image_processor and a fast tokenizer); with
+            one of open_clip `(preprocess, tokenizer)`, its transforms for inference and its tokenizer.
         device: "cpu", "cuda", "mps"; "auto" (or None) takes the fastest there is, and leaves a model object be.
         dtype: "float32" (default), "bfloat16", "float16" or "float64", or "auto" for bfloat16 where the device computes
             it in hardware, else float32; for models that are loaded here.
-        attention: "sdpa" or "eager"; None leaves the choice to transformers.
+        attention: "sdpa" or "eager"; None leaves the choice to transformers. Not for open_clip.
         image_size: another input size than the processor's, a number or `(height, width)`, multiples of the
-            patch; the position embedding is then interpolated.
+            patch; the position embedding is then interpolated. A model object of open_clip keeps its own.
         autocast: "bfloat16" runs matrix products of float32 weights in bfloat16, of a model object too; closer to
             float32 than `dtype="bfloat16"`, which also rounds the weights and what is passed on between blocks.
 
@@ -80,6 +83,12 @@ def load(
         raise OptionError(f"attention must be sdpa or eager, not {attention!r}.")
     if given and (dtype is not None or attention is not None):
         raise OptionError("A model object keeps its dtype and attention: change them yourself before you load it.")
+    if is_open_clip(model):
+        assert not isinstance(model, Path)
+        if attention is not None:
+            raise OptionError("open_clip chooses the attention of its models: leave attention out.")
+        found = load_open_clip(model, processor=processor, device=where, dtype=dtype, image_size=image_size)
+        return found if autocast is None else autocast_to(found, autocast)
     found = load_transformers(
         model, processor=processor, device=where, dtype=dtype, attention=attention, image_size=image_size
     )

@@ -14,6 +14,7 @@ _EXTRAS = {
     "torchmetrics": "evaluate",
     "datasets": "datasets",
     "webdataset": "datasets",
+    "open_clip": "open_clip",
 }
 
 

@@ -24,6 +24,12 @@ _PACKAGES = (
 _EXTRAS = {
     "evaluate": ("pyarrow", "scipy", "scikit-image", "torchmetrics"),
     "datasets": ("datasets", "webdataset"),
+    "open_clip": ("open_clip_torch",),
+}
+_FOR = {
+    "evaluate": "isthmus evaluate",
+    "datasets": "Hugging Face datasets and shards",
+    "open_clip": "models of open_clip",
 }
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -74,8 +80,7 @@ def _extras() -> Iterator[tuple[str, str, str, str]]:
             try:
                 yield "ok", package, importlib.metadata.version(package), ""
             except importlib.metadata.PackageNotFoundError:
-                needed = "isthmus evaluate" if extra == "evaluate" else "Hugging Face datasets and shards"
-                yield "hint", package, "missing", f"for {needed}: pip install 'isthmus[{extra}]'"
+                yield "hint", package, "missing", f"for {_FOR[extra]}: pip install 'isthmus[{extra}]'"
 
 
 def _devices() -> Iterator[tuple[str, str, str, str]]:

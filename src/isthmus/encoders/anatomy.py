@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders.attention import attention_in, attention_weights
+from isthmus.encoders.attention import attention_in, attention_weights, maps_apart
 from isthmus.encoders.counting import uncounted
 from isthmus.encoders.parts import heads_of
 from isthmus.encoders.split import Split
@@ -113,7 +113,7 @@ def anatomy(tower: Tower, layers: Iterable[int], visit: Visit, *, masks: bool = 
     Raises:
         ModelError: see `attention_of`.
     """
-    with lock_of(tower.model), ExitStack() as stack:
+    with maps_apart(tower, layers := list(layers)), ExitStack() as stack:
         if masks:
             stack.enter_context(attention_weights(tower, ()))
         for layer in layers:
@@ -173,16 +173,16 @@ def states(tower: Tower, layers: Iterable[int], *, cut: bool = False) -> Iterato
 
     def leaving(layer: int) -> Any:
         def keep(_: nn.Module, __: Any, output: Any) -> Any:
-            seen[layer] = output[0] if isinstance(output, tuple) else output
+            seen[layer] = tower.turned(output[0] if isinstance(output, tuple) else output)
             if not cut:
                 return None
-            leaf = seen[layer].detach().requires_grad_(torch.is_grad_enabled())
+            leaf = tower.turned(seen[layer]).detach().requires_grad_(torch.is_grad_enabled())
             return (leaf, *output[1:]) if isinstance(output, tuple) else leaf
 
         return keep
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen[0] = args[0] if args else kwargs["hidden_states"]
+        seen[0] = tower.turned(args[0] if args else kwargs["hidden_states"])
 
     with lock_of(tower.model), ExitStack() as stack:
         for layer in layers:
@@ -204,9 +204,11 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
         as_tuple: whether the tower's blocks give tuples.
 
     Raises:
-        ModelError: what follows the blocks needs more positions than one.
+        ModelError: what follows the blocks needs more positions than one, or gives nothing for a single one.
     """
-    stem, length = None if split.stem is None else split.stem[:, :1], split.hidden.shape[1]
+    stem, length = split.stem, split.hidden.shape[1]
+    if stem is not None and stem.ndim == 3 and stem.shape[1] == length:
+        stem = stem[:, :1]  # else it lacks positions that are added to all of it
     masks = {
         name: value[:, :1]  # a mask of all positions does not fit a single one
         for name, value in split.inputs.items()
@@ -216,12 +218,13 @@ def head_of(split: Split, *, as_tuple: bool) -> Split:
     head = replace(
         split, inputs=inputs, layer=split.tower.depth, hidden=split.hidden[:, :1], stem=stem, as_tuple=as_tuple
     )
+    problem = f"What follows the blocks of the {split.tower.side} tower does not run on single positions, as this "
+    problem += "method needs: choose another method."
     try:
         with torch.no_grad(), uncounted():
-            head.resume(head.hidden[:1], torch.zeros(1, dtype=torch.long, device=head.hidden.device))
+            found = head.resume(head.hidden[:1], torch.zeros(1, dtype=torch.long, device=head.hidden.device))
     except (RuntimeError, IndexError) as error:
-        raise ModelError(
-            f"What follows the blocks of the {split.tower.side} tower does not run on single positions, as this "
-            "method needs: choose another method."
-        ) from error
+        raise ModelError(problem) from error
+    if not bool(torch.isfinite(found).all()):  # such as the mean of no patches
+        raise ModelError(problem)
     return head

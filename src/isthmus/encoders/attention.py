@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
+from isthmus.encoders.cut import swapped
 from isthmus.encoders.parts import Attention
 from isthmus.encoders.tower import Tower
+from isthmus.encoders.unfused import Unfused, unfused
 from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 
@@ -28,8 +30,11 @@ def attention_in(tower: Tower, layer: int) -> tuple[Attention, nn.Module]:
             f"The blocks of the {tower.side} tower have no self-attention whose queries, keys and values can be read: "
             "choose a method that does not read attention."
         )
+    block = tower.blocks[layer]
     try:
-        return where, tower.blocks[layer].get_submodule(where.module)
+        if where.whole is not None and not isinstance(fused := block.get_submodule(where.whole), Unfused):
+            return where, fused
+        return where, block.get_submodule(where.module)
     except AttributeError as error:
         raise ModelError(f"Block {layer} of the {tower.side} tower has no module {where.module!r}.") from error
 
@@ -41,6 +46,26 @@ def needs_plain(where: Attention, tower: Tower) -> None:
             f"The blocks of the {tower.side} tower scale or normalise what attention gives before they add it, which "
             "this method does not follow: choose another method."
         )
+
+
+@contextmanager
+def maps_apart(tower: Tower, layers: Iterable[int]) -> Iterator[None]:
+    """Within it, attention whose maps are one matrix runs as separate ones; other threads wait.
+
+    Args:
+        tower: whose blocks.
+        layers: their numbers.
+    """
+    where = tower.attention
+    with lock_of(tower.model), ExitStack() as stack:
+        for layer in layers if isinstance(where, Attention) and where.whole is not None else ():
+            assert isinstance(where, Attention)
+            _, module = attention_in(tower, layer)
+            path, _, name = str(where.whole).rpartition(".")
+            other = unfused(module)
+            if other is not None:
+                stack.enter_context(swapped(tower.blocks[layer].get_submodule(path), name, other))
+        yield
 
 
 @contextmanager
@@ -67,7 +92,7 @@ def attention_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int,
 
         return keep
 
-    with lock_of(tower.model), ExitStack() as stack:
+    with maps_apart(tower, layers), ExitStack() as stack:
         stack.enter_context(_eager(tower.model))
         for layer in layers:
             _, module = attention_in(tower, layer)

@@ -62,11 +62,11 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
     seen, blocks = Seen(), tower.blocks
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.hidden = (args[0] if args else kwargs["hidden_states"]).detach()
+        seen.hidden = tower.turned(args[0] if args else kwargs["hidden_states"]).detach()
 
     def leaving(_: nn.Module, __: Any, output: Any) -> None:
         seen.as_tuple = isinstance(output, tuple)
-        seen.hidden = (output[0] if seen.as_tuple else output).detach()
+        seen.hidden = tower.turned(output[0] if seen.as_tuple else output).detach()
 
     def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
         seen.stem = output.detach().clone()
@@ -91,25 +91,26 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
 def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
     """Within it, the stack holds only the blocks from the cut on, the first of which reads the replacement."""
     tower, blocks = split.tower, split.tower.blocks
+    state = tower.turned(hidden)
 
     def replace(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
+        return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
 
     with ExitStack() as stack:
         if split.layer < len(blocks):
             hook = blocks[split.layer].register_forward_pre_hook(replace, with_kwargs=True)
             stack.callback(hook.remove)
-        _leave_out(stack, split, hidden)
+        _leave_out(stack, split, state)
         if tower.stem is not None and split.stem is not None and hidden.ndim == 3:
             stem = getattr(*tower.stem)
             stack.enter_context(swapped(*tower.stem, Given(split.stem[rows], instead_of=stem)))
         yield
 
 
-def _leave_out(stack: ExitStack, split: Split, hidden: Tensor) -> None:
+def _leave_out(stack: ExitStack, split: Split, state: Tensor) -> None:
     """Take the blocks before the cut out of the stack; behind the last, what stands for it gives the state."""
     tower, blocks, layer = split.tower, split.tower.blocks, split.layer
-    end = Given(hidden, as_tuple=split.as_tuple, instead_of=blocks[-1])
+    end = Given(state, as_tuple=split.as_tuple, instead_of=blocks[-1])
     if isinstance(tower.stack, str):
         rest = [*blocks][layer:] or [end]
         whole = nn.Sequential(*rest) if tower.in_sequence else nn.ModuleList(rest)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from isthmus.encoders.cut import Given, swapped
 from isthmus.encoders.parts import Attention, heads_of
 from isthmus.encoders.running import Call, Encode, calls_of, entering_states
-from isthmus.encoders.tower import Inputs, Side
+from isthmus.encoders.tower import Inputs, Side, Tower
+from isthmus.encoders.unfused import agrees, unfused
 from isthmus.errors import ModelError
 
 Place = tuple[nn.Module, str]  # a module's owner, and its name there
@@ -28,9 +29,9 @@ class Parts:
     """The parts of a tower, see `Tower`.
 
     Attributes:
-        owner, stack, stem, lookup, attention: as in `Tower`.
+        owner, stack, stem, lookup, attention, sequence_first: as in `Tower`.
         first: the first block.
-        entering: the state that enters it, of the example.
+        entering: the state that enters it, of the example, with the batch first.
         leaving: the state that leaves the last one.
         patch: side in pixels of what the first convolution cuts the picture into; None where none does.
         length: how many positions a text tower has; None where no embedding of positions tells.
@@ -41,11 +42,27 @@ class Parts:
     stem: Place | None
     lookup: Place | None
     attention: Attention | None
+    sequence_first: bool
     first: nn.Module
     entering: Tensor
     leaving: Tensor
     patch: int | None
     length: int | None
+
+    def tower(self, side: Side, model: nn.Module, encode: Encode, **more: Any) -> Tower:
+        """The tower of these parts."""
+        return Tower(
+            side,
+            model,
+            encode,
+            self.owner,
+            self.stack,
+            stem=self.stem,
+            lookup=self.lookup,
+            attention=self.attention,
+            sequence_first=self.sequence_first,
+            **more,
+        )
 
 
 def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, entering: str) -> Parts:
@@ -71,14 +88,17 @@ def parts_of(model: nn.Module, encode: Encode, inputs: Inputs, *, side: Side, en
     first, last = found.calls[0], found.calls[-1]
     before = [call for call in calls if call.left != -1 and call.left < first.entered]
     values = inputs[entering]
+    turned = first.read.ndim == 3 and first.read.shape[0] != len(values) == first.read.shape[1]
+    inside = [call for call in calls if call.inside(first)]
     return Parts(
         owner=found.owner,
         stack=found.stack,
         stem=_stem(encode, inputs, before, entering, first, embedding) if side == "image" else None,
         lookup=_lookup(before, values) if side == "text" else None,
-        attention=_attention(first, [call for call in calls if call.inside(first)]),
+        attention=_fused_attention(first, inside) or _attention(first, inside),
+        sequence_first=turned,
         first=first.module,
-        entering=first.read,
+        entering=first.read.transpose(0, 1) if turned else first.read,
         leaving=last.gave,
         patch=patch_side(before, values) if side == "image" else None,
         length=_length(before, values) if side == "text" else None,
@@ -110,10 +130,15 @@ def _stacks(model: nn.Module, calls: Sequence[Call]) -> Iterator[_Stack]:
                     yield _Stack(owner, name, chain)
         if not isinstance(owner, (nn.ModuleList, nn.Sequential)):
             own = [once[id(child)] for child in owner.children() if id(child) in once]
-            for _, group in itertools.groupby(own, key=lambda call: type(call.module)):
+            for _, group in itertools.groupby(own, key=lambda call: _kind(call.module)):
                 stages = list(group)
                 if len(stages) > 1 and _is_chain(stages) and stages[0].read.ndim == 4:
                     yield _flattened(owner, stages, once)
+
+
+def _kind(module: nn.Module) -> Any:
+    """Two `Sequential` are alike where they hold modules of the same classes."""
+    return type(module), {type(child) for child in module.children()} if isinstance(module, nn.Sequential) else None
 
 
 def _flattened(owner: nn.Module, stages: Sequence[Call], once: dict[int, Call]) -> _Stack:
@@ -216,6 +241,16 @@ def _is_fused(one: Call, out: Call) -> bool:
         return False
     parts = (part.reshape(*part.shape[:2], heads, -1).transpose(1, 2) for part in one.gave.chunk(3, dim=-1))
     return _alike(nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2), out.read)
+
+
+def _fused_attention(block: Call, inside: Sequence[Call]) -> Attention | None:
+    """A module whose queries, keys and values come of one matrix, and which gives the same run as separate maps."""
+    path = {id(module): name for name, module in block.module.named_modules()}
+    for call in inside:
+        other = unfused(call.module)
+        if other is not None and isinstance(call.gave, Tensor) and agrees(other, call):
+            return Attention.in_one(path[id(call.module)], plain=_is_added(call, block, inside))
+    return None
 
 
 def _is_added(out: Call, block: Call, inside: Sequence[Call]) -> bool:

@@ -19,6 +19,8 @@ class Attention:
             them side by side.
         output: the linear map that reads what the heads give.
         plain: whether what it gives is added to the residual as it is; else it is scaled, or normalised first.
+        whole: the module whose queries, keys and values come of one matrix; while they are read, an `Unfused` stands
+            in for it, into which the other paths lead. None where the maps are separate.
     """
 
     module: str
@@ -27,6 +29,13 @@ class Attention:
     value: str
     output: str
     plain: bool = True
+    whole: str | None = None
+
+    @classmethod
+    def in_one(cls, module: str, *, plain: bool = True) -> Attention:
+        """Of a module whose maps are one matrix, such as `torch.nn.MultiheadAttention`; see `unfused.Unfused`."""
+        query, key, value, output = (f"{module}.maps.{name}" for name in ("query", "key", "value", "output"))
+        return cls(f"{module}.maps", query, key, value, output, plain, module)
 
     @property
     def fused(self) -> bool:

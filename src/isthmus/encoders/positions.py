@@ -55,6 +55,8 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
     """
     pixels = inputs[entering]
     if parts.entering.ndim == 4:
+        if (pixels.shape[-2] == pixels.shape[-1]) != (parts.leaving.shape[-2] == parts.leaving.shape[-1]):
+            raise ModelError(f"The states of this image tower are not (batch, channels, rows, columns): {_BY_HAND}")
         return Patches(-(-pixels.shape[-1] // parts.leaving.shape[-1]))
     if pixels.ndim == 3:
         side = round((pixels.shape[-1] / 3) ** 0.5)
@@ -64,12 +66,21 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
             "No convolution of this image tower cuts the pixels into patches: describe the towers by hand and give the "
             "side of a patch with isthmus.from_towers(..., patch=16)."
         )
-    side = parts.patch
+    side = _side(pixels, parts.patch, parts.entering.shape[1])
     rows, columns = (length // side for length in pixels.shape[-2:])
     three = pixels.repeat(3, 1, 1, 1)
     three[1, :, :side, :side] += 1
     three[2, :, (rows - 1) * side : rows * side, (columns - 1) * side : columns * side] += 1
     return _checked(encode, inputs, parts, entering, side, three, rows * columns)
+
+
+def _side(pixels: Tensor, stride: int, length: int) -> int:
+    """The first convolution's stride; of several (MobileCLIP-B), what gives as many patches as there are positions."""
+    height, width = pixels.shape[-2:]
+    if (height // stride) * (width // stride) <= length:
+        return stride
+    sides = (n for n in range(stride, min(height, width) + 1, stride) if (height // n) * (width // n) <= length)
+    return next(sides, stride)
 
 
 def _one_patch_changed(pixels: Tensor) -> Tensor:
@@ -85,6 +96,7 @@ def _checked(
 ) -> Patches:
     others = {k: v.expand(3, *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
     states = entering_states(encode, {**others, entering: three}, parts.first).float()
+    states = states.transpose(0, 1) if parts.sequence_first else states
     changed = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
     first, last = (one.nonzero()[:, 0].tolist() for one in changed)
     if len(first) != 1 or len(last) != 1 or last[0] - first[0] != count - 1:

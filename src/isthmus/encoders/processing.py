@@ -86,7 +86,12 @@ class PictureReader:
             values = self._checked(picture.pixel_values)
             height, width = values.shape[-2:]
             return values, Frame(Box(0.0, 0.0, float(width), float(height)), (width, height), (height, width))
-        image, options = picture.image, {}
+        values, crop = self._read(picture.image)
+        return values, Frame(crop, picture.image.size, (int(values.shape[-2]), int(values.shape[-1])))
+
+    def _read(self, image: Image.Image) -> tuple[Tensor, Box]:
+        """`(3, height, width)` values of a picture, and the part of it that they show."""
+        options: dict[str, bool] = {}
         crop = seen_part(self._image_processor, image.size)
         if self._image_size is not None:
             height, width = self._image_size
@@ -95,8 +100,7 @@ class PictureReader:
             corners = (crop.left, crop.top, crop.right, crop.bottom)
             image = image.resize((width, height), Image.Resampling(int(resample)), box=corners)
             options = {"do_resize": False, "do_center_crop": False}
-        values = self._image_processor(images=image, return_tensors="pt", **options)["pixel_values"][0]
-        return values, Frame(crop, picture.image.size, (int(values.shape[-2]), int(values.shape[-1])))
+        return self._image_processor(images=image, return_tensors="pt", **options)["pixel_values"][0], crop
 
     def _checked(self, values: Tensor) -> Tensor:
         if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[0] != 3 or not values.is_floating_point():

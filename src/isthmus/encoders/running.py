@@ -23,7 +23,7 @@ class Call:
     Attributes:
         owner, name: the module that holds it, and its name there.
         entered, left: when it began and ended, counted in such events; -1 while it runs.
-        read: what it read first; `arguments` is all of it.
+        read: what it read first; `arguments` is all of it, the last of which had these `keywords`.
         gave: what it gave, of a tuple the first.
     """
 
@@ -35,6 +35,7 @@ class Call:
     read: Any = None
     gave: Any = None
     arguments: tuple[Any, ...] = ()
+    keywords: tuple[str, ...] = ()
 
     def inside(self, other: Call) -> bool:
         """Whether it ran while another did."""
@@ -51,7 +52,7 @@ def calls_of(model: nn.Module, encode: Encode, inputs: Inputs) -> tuple[list[Cal
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             arguments = (*args, *kwargs.values())
             first = args[0] if args else kwargs.get("hidden_states", next(iter(arguments), None))
-            call = Call(owner, name, module, next(events), read=first, arguments=arguments)
+            call = Call(owner, name, module, next(events), read=first, arguments=arguments, keywords=tuple(kwargs))
             calls.append(call)
             running.append(call)
 

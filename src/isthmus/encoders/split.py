@@ -78,9 +78,11 @@ class Entrance(Split):
     Attributes:
         hidden: `(B, 3, H, W)` pixels as the model takes them, or `(B, T, d)` vectors of the tokens.
         inside: shape of one input's state at layer 0.
+        appended: how many positions at the end the tower itself appends; their vectors are 0 and are not read.
     """
 
     inside: torch.Size
+    appended: int = 0
 
     @property
     def _of_a_grid(self) -> bool:
@@ -107,5 +109,6 @@ class Entrance(Split):
             inputs["attention_mask"] = inputs["attention_mask"] * attended.to(inputs["attention_mask"])
         if self.tower.lookup is None:
             inputs[self.tower.stem_input] = hidden
-        with undisturbed(self.tower.model), entered(self.tower, hidden):
+        vectors = hidden[:, : -self.appended] if self.appended else hidden
+        with undisturbed(self.tower.model), entered(self.tower, vectors):
             return self.tower.run(inputs)

@@ -48,15 +48,10 @@ class TextReader:
 
     def _texts(self, texts: Sequence[str], *, truncate: bool) -> tuple[Inputs, list[TokenLayout], list[str]]:
         full = [self._encode(text) for text in texts]
-        notes = []
-        for text, ids in zip(texts, full, strict=True):
-            if len(ids) > self._max_tokens and not truncate:
-                raise InputError(
-                    f"The text {short(text)} has {len(ids)} tokens with its start and end, but the model reads at "
-                    f"most {self._max_tokens}: shorten it, or pass truncate=True (--truncate)."
-                )
-            cut = len(ids) > self._max_tokens
-            notes.append(f"cut from {len(ids)} to {self._max_tokens} tokens" if cut else "")
+        notes = [
+            length_note(text, len(ids), self._max_tokens, truncate=truncate)
+            for text, ids in zip(texts, full, strict=True)
+        ]
         batch = self._tokenizer(
             list(texts),
             padding="max_length" if self._always_padded else True,
@@ -69,22 +64,14 @@ class TextReader:
         )
         layouts = [self._layout(text, i, batch) for i, text in enumerate(texts)]
         for i, (text, layout) in enumerate(zip(texts, layouts, strict=True)):
-            if not layout.pieces:
-                raise InputError(f"The text {short(text)} is empty for this model: give at least one word.")
+            check_pieces(text, layout)
             early = self._early_end(layout, batch["input_ids"][i])
             notes[i] = "; ".join(filter(None, (notes[i], early)))
         names = ("input_ids", "attention_mask") if self._masked else ("input_ids",)
         return {name: batch[name].to(self._device) for name in names}, layouts, notes
 
     def _encode(self, text: str) -> list[int]:
-        if not isinstance(text, str):
-            raise InputError(f"A text must be a string, not {type(text).__name__}.")
-        if not text.strip():
-            raise InputError("The text is empty: give at least one word.")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(f"The text {short(text)} is not valid Unicode: save it as UTF-8.") from error
+        check_text(text)
         ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
         return ids
 
@@ -119,6 +106,34 @@ class TextReader:
         if not ends or not self._masked:
             return ""
         return f"the model stops reading at character {ends[0]}, which it takes for the end of the text"
+
+
+def check_text(text: Any) -> None:
+    """Raise InputError where a text cannot be used."""
+    if not isinstance(text, str):
+        raise InputError(f"A text must be a string, not {type(text).__name__}.")
+    if not text.strip():
+        raise InputError("The text is empty: give at least one word.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"The text {short(text)} is not valid Unicode: save it as UTF-8.") from error
+
+
+def check_pieces(text: str, layout: TokenLayout) -> None:
+    """Raise InputError where a tokenizer found nothing in a text."""
+    if not layout.pieces:
+        raise InputError(f"The text {short(text)} is empty for this model: give at least one word.")
+
+
+def length_note(text: str, count: int, most: int, *, truncate: bool) -> str:
+    """What to say of a text of `count` tokens where a model reads `most`. Raises InputError where it may not be cut."""
+    if count > most and not truncate:
+        raise InputError(
+            f"The text {short(text)} has {count} tokens with its start and end, but the model reads at most {most}: "
+            "shorten it, or pass truncate=True (--truncate)."
+        )
+    return f"cut from {count} to {most} tokens" if count > most else ""
 
 
 def short(text: str) -> str:

@@ -48,6 +48,7 @@ class Tower:
             added; None where pixels enter, which are then the input named `stem_input`.
         limits: `(3, 1, 1)` lowest and highest values of the pixels that enter, `(values,)` where they are cut into
             patches already; None where they are not known.
+        sequence_first: whether states pass the blocks as `(T, B, d)`; everywhere else they are `(B, T, d)`.
         attention: where the self-attention of a block is: an `Attention`, or the name of a module whose maps are called
             as CLIP's; None where blocks have none that can be read.
         blocks: the stack of blocks; `in_sequence` where it is a `Sequential`.
@@ -66,6 +67,7 @@ class Tower:
     lookup: tuple[nn.Module, str] | None = None
     limits: tuple[Tensor, Tensor] | None = None
     attention: Attention | str | None = "self_attn"
+    sequence_first: bool = False
     reference: Callable[[], Iterable[tuple[Inputs, Tensor]]] | None = None
     autocast: torch.dtype | None = None
     blocks: nn.ModuleList | nn.Sequential = field(init=False, repr=False)
@@ -84,6 +86,10 @@ class Tower:
         object.__setattr__(self, "blocks", found)
         if isinstance(self.attention, str):
             object.__setattr__(self, "attention", Attention.named(self.attention))
+
+    def turned(self, state: Tensor) -> Tensor:
+        """A state of the blocks with the batch first, `(B, T, d)`; and such a one as the blocks take it."""
+        return state.transpose(0, 1) if self.sequence_first and state.ndim == 3 else state
 
     @property
     def depth(self) -> int:
@@ -187,7 +193,9 @@ class Tower:
 
         vectors, embedding, inside = self._once("enter", inputs, run)
         values = inputs[self.stem_input] if self.lookup is None else vectors
-        return Entrance(self, inputs, 0, values, embedding, None, False, inside)
+        appended = 0 if self.lookup is None else inside[0] - values.shape[1]
+        values = nn.functional.pad(values, (0, 0, 0, appended)) if appended else values
+        return Entrance(self, inputs, 0, values, embedding, None, False, inside, appended)
 
     def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
         """A run, once in a call for each input; see `isthmus.encoders.sharing`."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from isthmus.encoders.dual import DualEncoder, Pictures, Readers
 from isthmus.encoders.features import encoder_of, scale_of, takes
-from isthmus.encoders.finding import Parts, parts_of
+from isthmus.encoders.finding import parts_of
 from isthmus.encoders.flat import PatchReader, trimmed
 from isthmus.encoders.hub import pretrained_model, pretrained_processor, revision_of
 from isthmus.encoders.pictures import open_picture
@@ -23,7 +23,7 @@ from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.running import Encode
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.texts import TextReader, alike
-from isthmus.encoders.tower import Side, Tower
+from isthmus.encoders.tower import Tower
 from isthmus.encoders.weights import device_of, fingerprint, version_of
 from isthmus.errors import ModelError, OptionError
 
@@ -82,7 +82,7 @@ def _image_side(
         inputs["interpolate_pos_encoding"] = True
     parts = parts_of(model, encode, inputs, side="image", entering="pixel_values")
     patches = patches_of(encode, inputs, parts, entering="pixel_values")
-    tower = _tower("image", model, encode, parts, stem_input="pixel_values")
+    tower = parts.tower("image", model, encode, stem_input="pixel_values")
     if flat:
         if size is not None:
             raise OptionError("This model fits its grid of patches to each picture: leave image_size out.")
@@ -116,11 +116,7 @@ def _text_side(model: Any, encode: Encode, tokenizer: Any) -> tuple[Tower, TextR
     reader = TextReader(
         tokenizer, max_tokens=min(most, parts.length or most), device=device, masked=masked, always_padded=matters
     )
-    return _tower("text", model, encode, parts, lookup=parts.lookup), reader
-
-
-def _tower(side: Side, model: nn.Module, encode: Encode, parts: Parts, **more: Any) -> Tower:
-    return Tower(side, model, encode, parts.owner, parts.stack, stem=parts.stem, attention=parts.attention, **more)
+    return parts.tower("text", model, encode), reader
 
 
 def _native_size(model: Any, pixels: Tensor) -> tuple[int, int]:

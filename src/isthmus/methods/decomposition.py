@@ -102,7 +102,7 @@ def _distinct(target: Tensor, bank: Tensor, subtract: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """What a run of inputs showed of its blocks, by block: weights, values, outputs of attention and of blocks."""
+    """What a run of inputs showed, by block: weights, values, what attention and block gave, and the output maps."""
 
     tower: Tower
     head: Split
@@ -112,6 +112,7 @@ class Flow:
     values: dict[int, Tensor]
     attended: dict[int, Tensor]
     left: dict[int, Tensor]
+    outputs: dict[int, nn.Linear]
 
     @property
     def final(self) -> Tensor:
@@ -125,12 +126,14 @@ def flow_of(split: Split, rows: Tensor) -> Flow:
     values: dict[int, Tensor] = {}
     attended: dict[int, Tensor] = {}
     left: dict[int, Tensor] = {}
+    outputs: dict[int, nn.Linear] = {}
     tuples: list[bool] = []
 
     def keeping(kept: dict[int, Tensor], layer: int, *, third: bool) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
             found = output[0] if isinstance(output, tuple) else output
-            kept[layer] = found.chunk(3, dim=-1)[2] if third else found  # behind queries and keys
+            found = found.chunk(3, dim=-1)[2] if third else found  # behind queries and keys
+            kept[layer] = tower.turned(found) if kept is left else found
             tuples.append(isinstance(output, tuple))
 
         return keep
@@ -138,13 +141,14 @@ def flow_of(split: Split, rows: Tensor) -> Flow:
     with torch.no_grad(), attention_weights(tower, blocks) as weights, ExitStack() as stack:
         for layer in blocks:
             value, output = _projections(tower, layer)
+            outputs[layer] = output
             fused = attention_in(tower, layer)[0].fused
             modules = ((value, values, fused), (output, attended, False), (tower.blocks[layer], left, False))
             for module, kept, last in modules:
                 stack.callback(module.register_forward_hook(keeping(kept, layer, third=last)).remove)
         split.resume(split.hidden[rows], rows)
     head = replace(split, layer=tower.depth, as_tuple=tuples[-1])  # the last to return is the last block
-    return Flow(tower, head, split.hidden[rows], blocks, dict(weights), values, attended, left)
+    return Flow(tower, head, split.hidden[rows], blocks, dict(weights), values, attended, left, outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,20 +240,20 @@ def through(seen: Flow, layer: int, pooled: Tensor) -> Tensor:
 
 def projections_of(seen: Flow, layer: int) -> Tensor:
     """`(H, c, d)` the output projection of each head, in float32 or better."""
-    weight: Tensor = _projections(seen.tower, layer)[1].weight.detach()
+    weight = seen.outputs[layer].weight.detach()
     return weight.T.reshape(seen.weights[layer].shape[1], -1, len(weight)).to(accumulator(weight.dtype))
 
 
 def bias_of(seen: Flow, layer: int) -> Tensor | float:
     """`(d,)` b_O of a block, 0 where it has none."""
-    bias = _projections(seen.tower, layer)[1].bias
+    bias: Tensor | None = seen.outputs[layer].bias
     return 0.0 if bias is None else bias.detach().to(accumulator(bias.dtype))
 
 
 def _projections(tower: Tower, layer: int) -> Sequence[Any]:
     """The linear maps to values, and from what the heads give, of a block's attention."""
     where, _ = attention_in(tower, layer)
-    maps = dict(tower.blocks[layer].named_modules())
+    maps = dict(tower.blocks[layer].named_modules(remove_duplicate=False))
     found = [maps.get(path) for path in (where.value, where.output)]
     if not all(isinstance(module, nn.Linear) for module in found):
         raise ModelError(

@@ -153,19 +153,20 @@ class _GatedPath(StraightPath):
     @contextmanager
     def _gated(self, gates: Tensor) -> Iterator[_Gates]:
         """Within it, a run of the tower passes the later gates, and what lies behind them is kept."""
-        seen, blocks = _Gates(), self.split.tower.blocks
+        seen, blocks, turned = _Gates(), self.split.tower.blocks, self.split.tower.turned
 
         def gate(layer: int) -> Any:
             def narrow(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 if layer == self.layers[1]:
                     seen.states.clear()
                     seen.changes.clear()
-                hidden = args[0] if args else kwargs["hidden_states"]
+                hidden = turned(args[0] if args else kwargs["hidden_states"])
                 wide = hidden.to(gates.dtype)
                 closing = self.means[layer].to(wide).expand_as(wide) if layer in self.means else self.left * wide
                 state = (closing + gates[:, None, None] * (wide - closing)).to(hidden.dtype)
                 seen.states.append(state)
                 seen.changes.append((wide - closing).detach())
+                state = turned(state)
                 return ((state, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": state})
 
             return narrow

@@ -25,11 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.anatomy import attention_of
-from isthmus.encoders.attention import attention_in
+from isthmus.encoders.attention import attention_in, maps_apart
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
-from isthmus.encoders.weights import lock_of
 from isthmus.errors import ModelError
 from isthmus.methods.registry import Attribution, Method, register
 
@@ -106,8 +105,8 @@ def _rules(tower: Tower, layers: Sequence[int]) -> Iterator[set[str]]:
         Kinds of attention that ran behind the blocks, such as a head that pools by it; they have no rule.
     """
     behind: set[str] = set()
-    inside = {id(module) for module in tower.blocks.modules()}
-    with lock_of(tower.model), ExitStack() as stack:
+    with maps_apart(tower, layers), ExitStack() as stack:
+        inside = {id(module) for module in tower.blocks.modules()}
         for module in tower.model.modules():
             if isinstance(module, nn.LayerNorm):
                 stack.callback(module.register_forward_hook(_normalised).remove)
