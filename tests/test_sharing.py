@@ -22,6 +22,8 @@ from isthmus.encoders.counting import counted
 from isthmus.encoders.sharing import Shared, Store, digests_of, sharing
 from isthmus.errors import InputError
 from isthmus.preparing import planned
+from state import untouched
+from test_tower import inputs_of
 
 WORDS = ["dog", "cat", "grass", "wet", "small", "red", "runs"]
 TEXTS = [f"a {WORDS[i % 7]} {WORDS[(i // 7) % 7]} {'over there ' * (i % 4)}" for i in range(49)] + ["a bird"]
@@ -132,7 +134,7 @@ def test_one_picture_is_masked_once_for_all_its_texts(tiny: Any, monkeypatch: py
     isthmus.explain(tiny, picture(), "warm", **options)
     with counting(tiny, monkeypatch) as seen:
         found = isthmus.explain(tiny, picture(), texts, **options)
-    assert seen["picture rows"] == 1 + 1 + masks, "its embedding, what enters, and its masked copies"
+    assert seen["picture rows"] == 1 + masks, "its embedding and its masked copies; what enters needs no block"
     for place, one in enumerate(found):
         equal(one, isthmus.explain(tiny, picture(), texts[place], **options))
     pictures = [picture(0), picture(1), picture(0)]
@@ -298,3 +300,30 @@ def test_inputs_that_rows_do_not_tell_are_not_shared(tiny: Any) -> None:
             first, again = (tower.embed({**inputs, **beside}) for _ in range(2))
         assert torch.equal(first, again)
         assert len(runs) == expected
+
+
+@pytest.mark.parametrize("side", ["image", "text"])
+@pytest.mark.parametrize("layer", [0, 1, 3])
+def test_the_prefix_of_an_embedded_input_ends_at_its_cut(
+    tiny: Any, side: Any, layer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower, inputs = tiny.tower(side), inputs_of(tiny, side)
+    whole = tower.split(inputs, layer)  # and the cut is proved
+    ran: list[int] = []
+    for number, block in enumerate(tower.blocks):
+        original = block.forward
+
+        def watched(*args: Any, number: int = number, original: Any = original, **kwargs: Any) -> Any:
+            ran.append(number)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(block, "forward", watched, raising=False)
+    with sharing(), untouched(tiny.model):
+        embedding = tower.embed(inputs)
+        assert ran == [0, 1, 2]
+        ran.clear()
+        split = tower.split(inputs, layer)
+        assert ran == [*range(layer)]
+    assert torch.equal(split.hidden, whole.hidden)
+    assert torch.equal(split.embedding, embedding)
+    assert split.as_tuple == whole.as_tuple

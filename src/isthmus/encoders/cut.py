@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,17 +56,25 @@ class Seen:
     as_tuple: bool = False
 
 
+class SeenError(Exception):
+    """A run has shown what was asked, and goes no further."""
+
+
 @contextmanager
-def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
-    """Within it, a run of the tower records the state that enters block `layer`."""
+def recorded(tower: Tower, layer: int, *, stop: bool = False) -> Iterator[Seen]:
+    """Within it, a run of the tower records the state that enters block `layer`, and with `stop` ends there."""
     seen, blocks = Seen(), tower.blocks
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.hidden = tower.turned(args[0] if args else kwargs["hidden_states"]).detach()
+        if stop:
+            raise SeenError
 
     def leaving(_: nn.Module, __: Any, output: Any) -> None:
         seen.as_tuple = isinstance(output, tuple)
         seen.hidden = tower.turned(output[0] if seen.as_tuple else output).detach()
+        if stop:
+            raise SeenError
 
     def embedded(_: nn.Module, __: Any, output: Tensor) -> None:
         seen.stem = output.detach().clone()
@@ -80,6 +88,7 @@ def recorded(tower: Tower, layer: int) -> Iterator[Seen]:
         else:
             hook = blocks[-1].register_forward_hook(leaving)
         stack.callback(hook.remove)
+        stack.enter_context(suppress(SeenError))
         if tower.stem is not None:
             stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
         if tower.lookup is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -16,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from isthmus.encoders.counting import count, uncounted
-from isthmus.encoders.cut import recorded
+from isthmus.encoders.cut import Seen, recorded
 from isthmus.encoders.naming import blocks_of, module_of
 from isthmus.encoders.parts import Attention
-from isthmus.encoders.sharing import Same, States, run_once
+from isthmus.encoders.sharing import Same, States, known_once, run_once
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import differentiable, lock_of, version_of
@@ -153,8 +154,7 @@ class Tower:
         index, inputs = self.resolve(layer), _ordinary(inputs)
 
         def run(inputs: Inputs) -> States:
-            with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
-                embedding = self._finite(self.run(inputs))
+            seen, embedding = self._seen(inputs, index)
             if seen.hidden is None:
                 raise ModelError(
                     f"The {self.side} tower never ran block {index} of its stack: give the model as it is before "
@@ -185,8 +185,7 @@ class Tower:
             )
 
         def run(inputs: Inputs) -> States:
-            with undisturbed(self.model), torch.no_grad(), recorded(self, 0) as seen:
-                embedding = self._finite(self.run(inputs))
+            seen, embedding = self._seen(inputs, 0)
             if seen.hidden is None or (self.lookup is not None and seen.vectors is None):
                 raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
             return seen.vectors, embedding, seen.hidden.shape[1:]
@@ -197,15 +196,25 @@ class Tower:
         values = nn.functional.pad(values, (0, 0, 0, appended)) if appended else values
         return Entrance(self, inputs, 0, values, embedding, None, False, inside, appended)
 
+    def _seen(self, inputs: Inputs, layer: int) -> tuple[Seen, Tensor]:
+        """What a run shows of a layer, and the embeddings; where this call knows them, the run ends at the layer."""
+        known = known_once(partial(self._key, "embed"), inputs, watched=self.model)
+        with undisturbed(self.model), torch.no_grad(), recorded(self, layer, stop=known is not None) as seen:
+            embedding = self._finite(self.run(inputs))
+        if known is None:
+            return seen, embedding
+        count(known[0])
+        return seen, known[0]
+
     def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
         """A run, once in a call for each input; see `isthmus.encoders.sharing`."""
+        return run_once(partial(self._key, kind), inputs, run, watched=self.model)
 
-        def key() -> Hashable:
-            ends = ((Same(end[0]), end[1]) if end else None for end in (self.stem, self.lookup))
-            cut = Same(self.owner), self.stack, self.stem_input, *ends
-            return kind, Same(self.encode), cut, self.autocast, version_of(self.model)
-
-        return run_once(key, inputs, run, watched=self.model)
+    def _key(self, kind: Hashable) -> Hashable:
+        """What a run of this tower depends on, beside its inputs."""
+        ends = ((Same(end[0]), end[1]) if end else None for end in (self.stem, self.lookup))
+        cut = Same(self.owner), self.stack, self.stem_input, *ends
+        return kind, Same(self.encode), cut, self.autocast, version_of(self.model)
 
     def mean_state(self, layer: int | None) -> Tensor:
         """Mean hidden state `(d,)` of the reference set's patches or words at a layer, see `reference_states`."""
