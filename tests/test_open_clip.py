@@ -39,9 +39,9 @@ SILENT = ("mfaba", "gradcam")  # they may take no step, or have nothing over zer
 REFUSED: dict[str, set[str]] = {
     "vit": set(),
     "vit_mean": POOLED | {"clip-surgery", "gem", "legrad"},
-    "resnet": ATTENTION,
-    "convnext": ATTENTION,
-    "mobileclip": ATTENTION,
+    "resnet": ATTENTION | {"multilayer-nib"},  # its grids are of several sizes
+    "convnext": ATTENTION | {"multilayer-nib"},
+    "mobileclip": ATTENTION | {"multilayer-nib"},
     "hybrid": set(),
     "siglip": POOLED | {"attnlrp"},
     "coca": POOLED | {"attnlrp"},

@@ -107,6 +107,31 @@ def test_separate_maps_give_what_the_module_gives(batch_first: bool, mask: str) 
     assert [id(p) for p in other.parameters()] == [id(p) for p in module.parameters()]
 
 
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("positional", [True, False])
+def test_padding_is_left_out(batch_first: bool, positional: bool) -> None:
+    module = random_model(lambda: nn.MultiheadAttention(12, 3, batch_first=batch_first))
+    own = torch.randn(2, 7, 12, generator=torch.Generator().manual_seed(0))
+    own = own if batch_first else own.transpose(0, 1)
+    padding = torch.arange(7) >= torch.tensor([[7], [4]])
+    causal = torch.ones(7, 7, dtype=torch.bool).triu_(1)
+    given = (own, own, padding, True, causal) if positional else (own, own)
+    more = {} if positional else {"key_padding_mask": padding, "attn_mask": causal}
+    expected, weights = module(own, *given, average_attn_weights=False, **more)
+    other = unfused(module)
+    assert other is not None
+    found, of_maps = other(own, *given, average_attn_weights=False, **more)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(of_maps, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_what_separate_maps_do_not_follow_is_an_error() -> None:
+    module = unfused(nn.MultiheadAttention(12, 3, batch_first=True))
+    assert module is not None
+    with pytest.raises(TypeError, match="do not follow rope"):
+        module(torch.zeros(1, 3, 12), rope=torch.zeros(3, 4))
+
+
 def test_other_modules_have_no_such_matrix() -> None:
     assert unfused(nn.Linear(3, 9)) is None
     assert unfused(nn.MultiheadAttention(12, 3, kdim=5, vdim=5)) is None

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from isthmus.encoders.running import Call
 
+# What the modules are called with, behind the states.
+_OF_TORCH = ("key", "value", "key_padding_mask", "need_weights", "attn_mask", "average_attn_weights", "is_causal")
+_OF_OTHERS = ("attn_mask",)
 _OUTPUTS = ("out_proj", "proj")
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -47,20 +50,45 @@ class Unfused(nn.Module):
         self._of_torch = isinstance(fused, nn.MultiheadAttention)
         self._turned = self._of_torch and not fused.batch_first
 
-    def forward(self, states: Tensor, *_: Any, attn_mask: Tensor | None = None, **__: Any) -> Any:
-        """What the module itself gives, with weights where it has a place for them."""
+    def forward(self, states: Tensor, *others: Any, **keywords: Any) -> Any:
+        """What the module itself gives, with weights where it has a place for them.
+
+        Raises:
+            TypeError: it is given something that separate maps do not follow.
+        """
+        known = _OF_TORCH if self._of_torch else _OF_OTHERS
+        given = dict(zip(known, others, strict=False)) | keywords
         own = states.transpose(0, 1) if self._turned else states
-        found, weights = self.maps(own, None if attn_mask is None else _added(attn_mask, own))
+        mask = _added(given.pop("attn_mask", None), given.pop("key_padding_mask", None), own)
+        if any(value is not None and value is not False and name not in known for name, value in given.items()):
+            raise TypeError(f"Separate maps do not follow {', '.join(given)}.")
+        found, weights = self.maps(own, mask)
         found = found.transpose(0, 1) if self._turned else found
         return (found, weights) if self._of_torch else found
 
 
-def _added(mask: Tensor, states: Tensor) -> Tensor:
-    """A mask `(T, T)` or `(N x heads, T, T)`, the same for all heads, as numbers `(1 or N, 1, T, T)` to add."""
+def _added(mask: Tensor | None, padding: Tensor | None, states: Tensor) -> Tensor | None:
+    """What masks add to the logits, `(1 or N, 1, T, T)`.
+
+    Args:
+        mask: `(T, T)`, or `(N x heads, T, T)`, the same for all heads; numbers, or True where nothing passes.
+        padding: `(N, T)`, likewise.
+        states: `(N, T, d)`.
+    """
+    found = None
+    if mask is not None:
+        mask = _numbers(mask, states)
+        found = mask[None, None] if mask.ndim == 2 else mask.view(len(states), -1, *mask.shape[-2:])[:, :1]
+    if padding is not None:
+        closed = _numbers(padding, states)[:, None, None]
+        found = closed.expand(-1, -1, states.shape[1], -1) if found is None else found + closed
+    return found
+
+
+def _numbers(mask: Tensor, states: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=states.dtype).masked_fill_(mask, -torch.inf)
-    mask = mask.to(states.dtype)
-    return mask[None, None] if mask.ndim == 2 else mask.view(len(states), -1, *mask.shape[-2:])[:, :1]
+        return torch.zeros_like(mask, dtype=states.dtype).masked_fill_(mask, -torch.inf)
+    return mask.to(states.dtype)
 
 
 def unfused(module: nn.Module) -> Unfused | None:
