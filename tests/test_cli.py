@@ -524,7 +524,7 @@ def test_one_pair_without_finite_scores_stops_no_folder(
     def fails_on(name: str) -> Callable[..., Any]:
         def explain(model: Any, pictures: Any, *arguments: Any, **options: Any) -> Any:
             many_pictures = pictures if isinstance(pictures, list) else [pictures]
-            if any(Path(one.source).name == name or not name for one in many_pictures):
+            if any(Path(getattr(one, "source", one)).name == name or not name for one in many_pictures):
                 raise isthmus.errors.ModelError("The scores are not finite.")
             return real(model, pictures, *arguments, **options)
 

@@ -140,7 +140,7 @@ def test_one_picture_is_masked_once_for_all_its_texts(tiny: Any, monkeypatch: py
     pictures = [picture(0), picture(1), picture(0)]
     with counting(tiny, monkeypatch) as seen:
         isthmus.explain(tiny, pictures, texts[:3], **options)
-    assert seen["picture rows"] == 2 * (1 + 1 + masks), "pictures that differ have copies of their own"
+    assert seen["picture rows"] == 2 * (1 + masks), "pictures that differ have copies of their own"
 
 
 def test_a_bank_and_texts_against_are_embedded_once_for_the_weights(

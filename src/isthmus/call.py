@@ -135,10 +135,13 @@ class Call:
         """A picture among the options as the image tower takes it; it says nothing of the text."""
         if not isinstance(value, _PICTURES):
             return value
-        picture = value if isinstance(value, PreparedImage) else open_picture(value)
-        entering = self.model.image.stem_input
-        pixels = self._once(f"pixels {id(value)}", lambda: self.model.processing.pictures([picture])[0][entering])
-        return {"image": pixels}
+
+        def pixels() -> Tensor:
+            picture = value if isinstance(value, PreparedImage) else open_picture(value)
+            found: Tensor = self.model.processing.pictures([picture])[0][self.model.image.stem_input]
+            return found
+
+        return {"image": self._once(f"pixels {id(value)}", pixels)}
 
     def _arguments(self, side: Side, batch: Batch) -> dict[str, Any]:
         """What the method's function takes beside the tower, its inputs and the target."""
