@@ -7,6 +7,7 @@ every model on every side that they have share one sentence.
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,7 +66,12 @@ def rendered(refusals: Refusals, unread: Mapping[str, str]) -> str:
     def number(reason: str) -> int:
         return reasons.setdefault(neutral(reason), len(reasons) + 1)
 
-    lines = [_HEAD.format(version=transformers.__version__, always=", ".join(f"`{name}`" for name in always))]
+    sentence = (
+        f"These run on every model that is read, on all sides that they have: {', '.join(map('`{}`'.format, always))}."
+    )
+    lines = [
+        _HEAD.format(version=transformers.__version__, always=textwrap.fill(sentence, 120, break_on_hyphens=False))
+    ]
     lines.append("| model | " + " | ".join(f"`{name}`" for name in partly) + " |")
     lines.append("|" + "---|" * (len(partly) + 1))
     for model in sorted(FAMILIES, key=lambda name: FAMILIES[name].lower()):
@@ -128,7 +134,7 @@ Made by `tests/test_matrix.py` with transformers {version}: each model is built 
 method is run on it. Where it runs, a batch gives what its pairs give alone, the same call gives the same bits, and the
 model is left as it was. Where it refuses, the number is that of the reason below, which is also the error that you get.
 
-These run on every model that is read, on all sides that they have: {always}.
+{always}
 
 The others, for the picture and the text ("yes" means both, or the one side that the method has):
 """

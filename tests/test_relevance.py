@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 import isthmus
+import zoo
 from conftest import picture
 from isthmus.encoders.counting import counted
 from isthmus.errors import ModelError
 from isthmus.methods import METHODS
-from isthmus.methods.relevance import _rules
+from isthmus.methods.relevance import _activations, _rules
 from state import untouched
 from test_eclip import SMALL, Handmade, target_of
 from test_tower import inputs_of
@@ -218,3 +219,40 @@ def test_an_mlp_without_an_activation_is_refused(make_tiny: Callable[..., Any]) 
 def test_attention_without_projections_is_refused(small: Any) -> None:
     with pytest.raises(ModelError, match="has no q_proj"):
         METHODS["attnlrp"].function(replace(small.image, attention="mlp"), inputs_of(small, "image"), target_of())
+
+
+def loaded(name: str) -> Any:
+    built = zoo.ZOO[name]()
+    return isthmus.load(built.model, processor={"image_processor": built.image_processor, "tokenizer": built.tokenizer})
+
+
+def test_an_activation_behind_the_blocks_has_its_rule_too() -> None:
+    """BERT's pooler is a linear map and a tanh; here by hand, from the last state on."""
+    model = loaded("vit-bert")
+    inputs, _, _ = model.processing.texts(["a small dog"], truncate=False)
+    target = torch.nn.functional.normalize(torch.randn(1, 24, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = METHODS["attnlrp"].function(model.text, inputs, target, layer=model.text.depth).scores[0]
+    state = model.text.split(inputs, model.text.depth).hidden[0, 0]
+    pooler, projection = model.model.text_model.pooler.dense, model.model.text_projection
+    with torch.no_grad():
+        entering = pooler(state)
+        active = torch.tanh(entering)
+        embedding = projection(active)
+        back = projection.weight.T @ (target[0] / embedding.norm()) * active / entering
+        expected = float(state @ (pooler.weight.T @ back))
+    assert float(found[0]) == pytest.approx(expected, rel=1e-4)
+    assert not found[1:].any()
+
+
+def test_blocks_of_berts_build_have_their_activation_found() -> None:
+    model = loaded("vit-bert")
+    for layer, block in enumerate(model.text.blocks):
+        assert block.intermediate.intermediate_act_fn in _activations(model.text, layer)
+        assert not any(isinstance(module, nn.LayerNorm | nn.Linear) for module in _activations(model.text, layer))
+
+
+@pytest.mark.parametrize(("name", "said"), [("siglip", "SiglipMultiheadAttentionPoolingHead"), ("vit-bert", "")])
+def test_attention_behind_the_blocks_is_told(name: str, said: str) -> None:
+    found = isthmus.explain(loaded(name), picture(), "a dog", method="attnlrp")
+    assert any(said in note for note in found.image.notes) if said else not found.image.notes
+    assert not found.text.notes
