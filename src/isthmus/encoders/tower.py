@@ -69,7 +69,7 @@ class Tower:
     _means: dict[int | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
+        """Keep the whole stack: while another thread resumes, the owner holds another one."""
         with lock_of(self.model):
             found = blocks_of(self.owner, self.stack)
             for what, place in (("stem", self.stem), ("lookup", self.lookup)):
