@@ -115,6 +115,9 @@ class Tower:
     def run(self, inputs: Inputs) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
         embedding = self.encode(inputs)
+        if not isinstance(embedding, Tensor) or embedding.ndim != 2:
+            given = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
+            raise ModelError(f"encode of the {self.side} tower must give embeddings of shape (batch, D), not {given}.")
         count(embedding)
         if embedding.requires_grad:
             self._check_slopes(embedding)
