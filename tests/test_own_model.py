@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from typing import Any
@@ -153,7 +154,7 @@ class Words(nn.Module):
 class Featured(nn.Module):
     """An own model that speaks transformers' two methods, without a configuration."""
 
-    def __init__(self, eyes: nn.Module, words: nn.Module) -> None:
+    def __init__(self, eyes: nn.Module, words: Any) -> None:
         super().__init__()
         self.eyes, self.words = eyes, words
 
@@ -215,10 +216,20 @@ def test_patches_cut_without_a_convolution_need_their_side() -> None:
     assert isthmus.explain(model, PICTURES[0], TEXTS[0]).image.scores.shape == (4, 4)
 
 
+def from_code(encode: Callable[[Any, Eyes], Any]) -> Any:
+    """Eyes that are run by other code than their own."""
+    image, text = towers(Eyes(), Words())
+    return isthmus.from_towers(dataclasses.replace(image, encode=lambda x: encode(x, image.owner)), text, **_parts())
+
+
 MISSING: dict[str, tuple[Callable[[], Any], str]] = {
     "no features": (
         lambda: isthmus.load(Alone(), processor=processor()),
         r"Alone is no dual encoder .* it has no get_image_features\. Give .* isthmus.Tower and isthmus.from_towers",
+    ),
+    "features that fail": (
+        lambda: isthmus.load(Featured(Eyes(), lambda ids: ids), processor=processor()),
+        r"Featured.get_text_features fails by itself \(.*\): take another version of its library",
     ),
     "no stack": (
         lambda: isthmus.load(Featured(Alone(), Words()), processor=processor()),
@@ -259,6 +270,14 @@ MISSING: dict[str, tuple[Callable[[], Any], str]] = {
     "no joint space": (
         lambda: isthmus.from_towers(*towers(Eyes(), Words(8)), **_parts()),
         r"no joint space: encode gives \(1, 12\) for one picture and \(1, 8\) for one text",
+    ),
+    "an encode that gives a sequence": (
+        lambda: from_code(lambda x, eyes: eyes.patches(x["pixel_values"]).flatten(2)),
+        r"encode of the image tower must give embeddings of shape \(batch, D\), not \(1, 12, 16\)",
+    ),
+    "an encode that gives something else": (
+        lambda: from_code(lambda x, eyes: {"embedding": eyes(x["pixel_values"])}),
+        r"encode of the image tower must give embeddings of shape \(batch, D\), not dict",
     ),
     "an image processor that tells nothing": (
         lambda: isthmus.from_towers(*towers(Eyes(), Words()), **{**_parts(), "image_processor": torch.tensor}),

@@ -141,6 +141,9 @@ def cropped(side: int) -> dict[str, Any]:
     return {"size": {"shortest_edge": side}, "crop_size": square(side)}
 
 
+# Models whose own features fail under a version: huggingface/transformers#42351.
+BROKEN = {"4.57.": ("chinese_clip",)}
+
 Builder = Callable[[], Built]
 _ENTRIES: dict[str, tuple[str, Builder]] = {}
 
@@ -160,7 +163,10 @@ def _offered() -> dict[str, Builder]:
 
     for module in ("zoo_clip", "zoo_bert", "zoo_other"):
         importlib.import_module(module)
-    return {name: build for name, (needs, build) in _ENTRIES.items() if hasattr(transformers, needs)}
+    broken = next((names for version, names in BROKEN.items() if transformers.__version__.startswith(version)), ())
+    return {
+        name: build for name, (needs, build) in _ENTRIES.items() if hasattr(transformers, needs) and name not in broken
+    }
 
 
 def __getattr__(name: str) -> Any:

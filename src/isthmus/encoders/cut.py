@@ -1,4 +1,4 @@
-"""The cut itself: hooks and a shortened stack, which live inside a `with` and are gone after it."""
+"""The cut itself: hooks, and stand-ins for the blocks before it, which live inside a `with` and are gone after it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,42 @@ if TYPE_CHECKING:
     from isthmus.encoders.tower import Tower
 
 
-class Given(nn.Module):
-    """Stands in for a module and returns a value in place of computing it."""
+class _StandIn(nn.Module):
+    """Stands in for a module, whose attributes it lends: some models ask for its type or shape before they run it."""
 
-    def __init__(self, value: Tensor, *, as_tuple: bool = False, instead_of: nn.Module | None = None) -> None:
-        """Keep the value, in a tuple where its readers expect one, and the module whose attributes it lends."""
+    def __init__(self, instead_of: nn.Module | None) -> None:
         super().__init__()
-        self._value = (value,) if as_tuple else value
         self.__dict__["_instead_of"] = instead_of  # no child: its owner's parameters would count twice
 
     def __getattr__(self, name: str) -> Any:
-        """Some models ask a module for its type or shape before they run it."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(self.__dict__["_instead_of"], name)
+
+
+class Given(_StandIn):
+    """Stands in for a module and returns a value in place of computing it."""
+
+    def __init__(self, value: Tensor, *, as_tuple: bool = False, instead_of: nn.Module | None = None) -> None:
+        """Keep the value, in a tuple where its readers expect one, and the module whose attributes it lends."""
+        super().__init__(instead_of)
+        self._value = (value,) if as_tuple else value
 
     def forward(self, *_: Any, **__: Any) -> Any:
         """The value, whatever is asked."""
         return self._value
 
 
-class _Passing(nn.Module):
+class _Passing(_StandIn):
     """Stands in for a block that is left out."""
 
-    def __init__(self, *, as_tuple: bool) -> None:
-        super().__init__()
+    def __init__(self, instead_of: nn.Module, *, as_tuple: bool) -> None:
+        super().__init__(instead_of)
         self._as_tuple = as_tuple
 
-    def forward(self, state: Tensor, *_: Any, **__: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        state = args[0] if args else kwargs["hidden_states"]
         return (state,) if self._as_tuple else state
 
 
@@ -61,14 +68,23 @@ class SeenError(Exception):
 
 
 @contextmanager
-def recorded(tower: Tower, layer: int, *, stop: bool = False) -> Iterator[Seen]:
-    """Within it, a run of the tower records the state that enters block `layer`, and with `stop` ends there."""
+def recorded(tower: Tower, layer: int | None, *, stop: bool = False) -> Iterator[Seen]:
+    """Within it, a run of the tower records the state that enters block `layer`, and with `stop` ends there.
+
+    Args:
+        tower: no other thread can run its model meanwhile.
+        layer: None records only how blocks return their states.
+        stop: the block at `layer` is not run, nor what follows it.
+    """
     seen, blocks = Seen(), tower.blocks
 
     def entering(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen.hidden = tower.turned(args[0] if args else kwargs["hidden_states"]).detach()
         if stop:
             raise SeenError
+
+    def giving(_: nn.Module, __: Any, output: Any) -> None:
+        seen.as_tuple = isinstance(output, tuple)
 
     def leaving(_: nn.Module, __: Any, output: Any) -> None:
         seen.as_tuple = isinstance(output, tuple)
@@ -83,11 +99,12 @@ def recorded(tower: Tower, layer: int, *, stop: bool = False) -> Iterator[Seen]:
         seen.vectors = output.detach().clone()  # some models add positions in place
 
     with ExitStack() as stack:
-        if layer < len(blocks):
-            hook = blocks[layer].register_forward_pre_hook(entering, with_kwargs=True)
+        if layer == len(blocks):
+            stack.callback(blocks[-1].register_forward_hook(leaving).remove)
         else:
-            hook = blocks[-1].register_forward_hook(leaving)
-        stack.callback(hook.remove)
+            stack.callback(blocks[0].register_forward_hook(giving).remove)
+        if layer is not None and layer < len(blocks):
+            stack.callback(blocks[layer].register_forward_pre_hook(entering, with_kwargs=True).remove)
         stack.enter_context(suppress(SeenError))
         if tower.stem is not None:
             stack.callback(getattr(*tower.stem).register_forward_hook(embedded).remove)
@@ -98,7 +115,7 @@ def recorded(tower: Tower, layer: int, *, stop: bool = False) -> Iterator[Seen]:
 
 @contextmanager
 def resumed(split: Split, hidden: Tensor, rows: Tensor) -> Iterator[None]:
-    """Within it, the stack holds only the blocks from the cut on, the first of which reads the replacement."""
+    """Within it, the stack runs only the blocks from the cut on, the first of which reads the replacement."""
     tower, blocks = split.tower, split.tower.blocks
     state = tower.turned(hidden)
 
@@ -120,14 +137,17 @@ def _leave_out(stack: ExitStack, split: Split, state: Tensor) -> None:
     """Take the blocks before the cut out of the stack; behind the last, what stands for it gives the state."""
     tower, blocks, layer = split.tower, split.tower.blocks, split.layer
     end = Given(state, as_tuple=split.as_tuple, instead_of=blocks[-1])
+    # As many as before: some models count their blocks, or find something else for each by its number.
+    others: list[nn.Module] = [_Passing(block, as_tuple=split.as_tuple) for block in [*blocks][:layer]]
+    if layer == len(blocks):
+        others[-1] = end
     if isinstance(tower.stack, str):
-        rest = [*blocks][layer:] or [end]
+        rest = [*others, *[*blocks][layer:]]
         whole = nn.Sequential(*rest) if tower.in_sequence else nn.ModuleList(rest)
         stack.enter_context(swapped(tower.owner, tower.stack, whole))
         return
-    for number, path in enumerate(tower.stack[:layer]):
+    for path, other in zip(tower.stack, others, strict=False):
         owner, _, name = path.rpartition(".")
-        other = end if number == len(blocks) - 1 else _Passing(as_tuple=split.as_tuple)
         stack.enter_context(swapped(tower.owner.get_submodule(owner), name, other))
 
 

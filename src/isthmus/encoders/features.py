@@ -37,7 +37,14 @@ def encoder_of(model: Any, side: Side) -> Callable[[Inputs], Tensor]:
     first = getattr(getattr(model, "config", None), "model_type", "") in _FIRST_POSITION
 
     def encode(inputs: Inputs) -> Tensor:
-        return _embedding(getattr(model, name)(**_in_its_type(model, inputs)), side, first=first)
+        try:
+            features = getattr(model, name)(**_in_its_type(model, inputs))
+        except (TypeError, AttributeError) as error:  # Chinese-CLIP of transformers 4.57 is broken so
+            raise ModelError(
+                f"{type(model).__name__}.{name} fails by itself ({error}): take another version of its library, or "
+                "give inputs that it reads."
+            ) from error
+        return _embedding(features, side, first=first)
 
     return encode
 

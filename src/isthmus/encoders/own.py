@@ -76,7 +76,7 @@ def from_towers(
     if seen.shape[1:] != read.shape[1:]:
         raise ModelError(
             f"The towers have no joint space: encode gives {tuple(seen.shape)} for one picture and "
-            f"{tuple(read.shape)} for one text, but must give (batch, D) for both."
+            f"{tuple(read.shape)} for one text."
         )
     processing = Readers(pictures, texts)
     image = replace(image, limits=image.limits or pictures.limits, stem_input="pixel_values")

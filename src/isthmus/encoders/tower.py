@@ -77,7 +77,7 @@ class Tower:
     _means: dict[int | str | None, tuple[Any, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Keep the whole stack: while another thread resumes, the owner holds a shortened one."""
+        """Keep the whole stack: while another thread resumes, the owner holds another one."""
         with lock_of(self.model):
             found = blocks_of(self.owner, self.stack)
             for what, place in (("stem", self.stem), ("lookup", self.lookup)):
@@ -123,8 +123,8 @@ class Tower:
         """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
 
         def run(inputs: Inputs) -> States:
-            with undisturbed(self.model), torch.no_grad():
-                return (self._finite(self.run(inputs)),)
+            with undisturbed(self.model), torch.no_grad(), recorded(self, None) as seen:
+                return self._finite(self.run(inputs)), seen.as_tuple
 
         embedding: Tensor = self._once("embed", _ordinary(inputs), run)[0]
         return embedding
@@ -135,6 +135,9 @@ class Tower:
         cast = nullcontext() if self.autocast is None else torch.autocast(device, dtype=self.autocast)
         with cast:
             embedding = self.encode(inputs)
+        if not isinstance(embedding, Tensor) or embedding.ndim != 2:
+            given = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
+            raise ModelError(f"encode of the {self.side} tower must give embeddings of shape (batch, D), not {given}.")
         count(embedding)
         if embedding.requires_grad:
             self._check_slopes(embedding)
@@ -203,8 +206,9 @@ class Tower:
             embedding = self._finite(self.run(inputs))
         if known is None:
             return seen, embedding
-        count(known[0])
-        return seen, known[0]
+        embedding, seen.as_tuple = known
+        count(embedding)
+        return seen, embedding
 
     def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
         """A run, once in a call for each input; see `isthmus.encoders.sharing`."""
