@@ -243,7 +243,7 @@ def test_what_the_paper_counts_is_its_table_8(shared: Any) -> None:
 
 def test_a_row_says_what_the_registry_says() -> None:
     assert facts(METHODS["nib"]) == [
-        "both", "yes", "yes", "yes", "-", "yes", "-", "both", "-", "score", "3 + n", "n",
+        "both", "yes", "yes", "yes", "-", "yes", "-", "both", "-", "score", "2 + n", "n",
     ]  # fmt: skip
     assert facts(METHODS["clip-surgery"]) == [
         "image", "yes", "-", "-", "-", "-", "yes", "-", "yes", "-", "1 + T", "0",

@@ -281,6 +281,6 @@ register(
         complete=True,
         needs_fit=("text",),
         needs_layouts=True,
-        passes=("3 + n", "n"),
+        passes=("2 + n", "n"),
     )
 )

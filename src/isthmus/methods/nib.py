@@ -189,7 +189,7 @@ register(
         complete=True,
         needs_fit=("image", "text"),
         needs_layouts=True,
-        passes=("3 + n", "n"),
+        passes=("2 + n", "n"),
         joint=joint_nib,
         joint_options=("layer", "steps", "rule", "closed", "floor", "tolerance", "memory"),
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Entrance, Split
-from isthmus.encoders.tower import accumulator
+from isthmus.encoders.tower import accumulator, unit
 from isthmus.errors import OptionError
 from isthmus.methods.registry import Attribution
 from isthmus.methods.slope import by_position, grid_of, positions_of, score_of, slope
@@ -70,18 +70,18 @@ class StraightPath:
         return slopes, scores
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """Scores `(B,)` of the closed and the open states, without gradient."""
+        """Scores `(B,)` of the closed and the open states, without gradient; the open one needs no run."""
         hidden, target = self.split.hidden, self.target.to(self.split.hidden.device)
-        both = torch.empty(2, len(hidden), device=hidden.device, dtype=accumulator(self.split.embedding.dtype))
+        opened = (unit(self.split.embedding) * target.to(accumulator(self.split.embedding.dtype))).sum(-1)
+        closed = torch.empty_like(opened)
 
         def run(part: slice) -> None:
             rows = torch.arange(part.start, part.stop, device=hidden.device)
-            for found, states in zip(both, (self.closing, hidden), strict=True):
-                found[part] = score_of(self.split, states[part].to(hidden.dtype), rows, target)
+            closed[part] = score_of(self.split, self.closing[part].to(hidden.dtype), rows, target)
 
         with torch.no_grad():
             in_chunks(run, len(hidden), rows_at_once(self.split, self.memory))
-        return both[0], both[1]
+        return closed, opened
 
     def integrate(
         self, used: dict[str, Any], *, steps: int | str, rule: str, tolerance: float | None, limit: int | None

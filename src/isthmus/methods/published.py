@@ -21,7 +21,7 @@ class Cost:
 
 # By the method's name here; a test counts `ours` anew.
 TABLE_8 = {
-    "nib": Cost("NIB", (12, 10), (28, 20)),
+    "nib": Cost("NIB", (12, 10), (26, 20)),
     "m2ib": Cost("M2IB", (22, 20), (184, 180)),
     "rise": Cost("RISE", (301, 0), (6204, 0)),
     "hirescam": Cost("Grad-CAM", (3, 2), (6, 2)),
