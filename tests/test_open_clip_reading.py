@@ -181,6 +181,16 @@ def test_loads_by_name_and_weights(registered: Path) -> None:
         assert folder.revision == isthmus.load(name, device="cpu").revision
 
 
+@pytest.mark.parametrize("quick", [True, False])
+def test_weights_choose_their_activation(registered: Path, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    known = {"own": {"hf_hub": "nobody/nothing/", "quick_gelu": quick}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "isthmus-tiny", known)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(registered))
+    model = isthmus.load("open_clip:isthmus-tiny/own", device="cpu").model
+    kinds = {type(tower.resblocks[0].mlp.gelu).__name__ for tower in (model.transformer, model.visual.transformer)}
+    assert kinds == {"QuickGELU" if quick else "GELU"}
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
