@@ -21,7 +21,7 @@ from isthmus.methods import METHODS
 open_clip = pytest.importorskip(
     "open_clip", reason="needs open_clip, which needs torchvision: pip install 'isthmus[open_clip]'"
 )
-from zoo_open_clip import VERSION, transforms  # noqa: E402
+from zoo_open_clip import of_today, transforms  # noqa: E402
 
 
 def converted(clip: Any) -> Any:
@@ -84,15 +84,13 @@ def converted(clip: Any) -> Any:
 @pytest.fixture(scope="module")
 def two(mini: Any) -> tuple[Any, Any]:
     """The two libraries' centre crops may begin one pixel apart, so both have one set of reference pictures."""
-    if VERSION < (3, 0):
-        pytest.skip("open_clip 2.24 calls what transformers 5 has no more")
     processor = mini.processing.of_pictures._image_processor
     preprocess = transforms(
         mini.model.config.vision_config.image_size,
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
     )
-    tokenizer = open_clip.tokenizer.HFTokenizer(str(MINI), context_length=77)
+    tokenizer = of_today(open_clip.tokenizer.HFTokenizer(str(MINI), context_length=77))
     other = isthmus.load(converted(mini.model), processor=(preprocess, tokenizer))
     return mini, replace(other, image=replace(other.image, reference=mini.image.reference))
 

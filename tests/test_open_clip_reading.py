@@ -62,15 +62,14 @@ def test_pieces_show_their_own_characters() -> None:
     assert [piece.lower() for piece in shown if piece != "&amp;"] == [piece for piece in own if piece != "&"]
 
 
-@pytest.mark.skipif(VERSION < (3, 0), reason="open_clip 2.24 calls what transformers 5 has no more")
-@pytest.mark.parametrize("kind", ["clip", "bert", "clips"])
+@pytest.mark.parametrize("kind", ["clip", "bert", *["clips"] * (VERSION >= (3, 0))])
 def test_wrapped_tokenizers_tell_pieces_and_special_tokens(kind: str) -> None:
     """In the mode "clips" a class token stands behind the padding."""
     inner = bert_tokenizer(max_tokens=CONTEXT) if kind == "bert" else clip_tokenizer(max_tokens=CONTEXT)
     if kind == "clips":
         inner = bert_tokenizer(max_tokens=CONTEXT)
         inner.add_special_tokens({"bos_token": "[MASK]", "eos_token": "[UNK]"})
-    outer = wrapped(inner, tokenizer_mode="clips" if kind == "clips" else None)
+    outer = wrapped(inner, **{"tokenizer_mode": "clips"} if kind == "clips" else {})
     reader = OpenClipTexts(outer, length=CONTEXT, device=torch.device("cpu"))
     given = "A dog &amp; two  BEARS"
     inputs, (layout, cut), notes = reader.texts([given, "a dog " * 20], truncate=True)
@@ -179,6 +178,16 @@ def test_loads_by_name_and_weights(registered: Path) -> None:
     if VERSION >= (3, 0):
         folder = isthmus.load(f"open_clip:local-dir:{registered.parent}", device="cpu")
         assert folder.revision == isthmus.load(name, device="cpu").revision
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_weights_choose_their_activation(registered: Path, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    known = {"own": {"hf_hub": "nobody/nothing/", "quick_gelu": quick}}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "isthmus-tiny", known)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(registered))
+    model = isthmus.load("open_clip:isthmus-tiny/own", device="cpu").model
+    kinds = {type(tower.resblocks[0].mlp.gelu).__name__ for tower in (model.transformer, model.visual.transformer)}
+    assert kinds == {"QuickGELU" if quick else "GELU"}
 
 
 @pytest.mark.parametrize(

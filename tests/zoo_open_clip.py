@@ -67,7 +67,14 @@ def wrapped(tokenizer: Any, **options: Any) -> Any:
     """open_clip's wrapper of a fast tokenizer, which it reads from a folder."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        return HFTokenizer(folder, context_length=CONTEXT, **options)
+        return of_today(HFTokenizer(folder, context_length=CONTEXT, **options))
+
+
+def of_today(tokenizer: Any) -> Any:
+    """open_clip 2.24 calls its tokenizer by a name that transformers 5 has no more."""
+    if not hasattr(tokenizer.tokenizer, "batch_encode_plus"):
+        tokenizer.tokenizer.batch_encode_plus = tokenizer.tokenizer.__call__
+    return tokenizer
 
 
 def vit() -> Made:

@@ -84,7 +84,9 @@ def _pretrained(name: str, image_size: int | tuple[int, int] | None) -> tuple[An
     if not name.startswith(_WITH_OWN_WEIGHTS):
         name, _, tag = name.partition("/")
         _check_name(open_clip, name, tag)
-    options = {} if image_size is None else {"force_image_size": image_size}
+    options: dict[str, Any] = {} if image_size is None else {"force_image_size": image_size}
+    if tag is not None and (open_clip.pretrained.get_pretrained_cfg(name, tag) or {}).get("quick_gelu"):
+        options["force_quick_gelu"] = True  # open_clip would only warn that it makes another network than was trained
     try:
         model, preprocess = open_clip.create_model_from_pretrained(name, tag, **options)
         return model, preprocess, open_clip.get_tokenizer(name)
@@ -100,8 +102,8 @@ def _check_name(open_clip: Any, name: str, tag: str) -> None:
     if name not in open_clip.list_models():
         near = difflib.get_close_matches(name, open_clip.list_models(), 3) or ["ViT-B-32", "RN50"]
         raise ModelError(f"open_clip has no model {name!r}: try one of open_clip.list_models(), as {', '.join(near)}.")
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if tag not in tags and not Path(tag).is_file():
+    if not open_clip.pretrained.get_pretrained_cfg(name, tag) and not Path(tag).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
         raise ModelError(
             f"open_clip has no weights {tag!r} of {name}: name them as in {PREFIX}{name}/WEIGHTS, where WEIGHTS is a "
             f"file{' or one of ' * bool(tags)}{', '.join(tags)}."
