@@ -75,19 +75,21 @@ def explained(name: str, method: str, sides: Any, rows: slice = slice(None)) -> 
 
 def cell(name: str, method: str) -> Cell:
     """Run a method on a model, on both sides at once where it can; whatever comes, the model stays as it was."""
-    sides, refused, found = METHODS[method].sides, {}, []
+    sides = METHODS[method].sides
     model = loaded(name)
     assert isinstance(model, DualEncoder)
     with untouched(model.model):
         try:
             return Cell(dict.fromkeys(sides, ""), explained(name, method, sides))
         except IsthmusError as error:
-            refused[sides[0]] = str(error)
-        if len(sides) > 1:
-            for side in sides:
-                refused[side], found = "", found
-                try:
-                    found = explained(name, method, (side,))
-                except IsthmusError as error:
-                    refused[side] = str(error)
+            if len(sides) == 1:
+                return Cell({sides[0]: str(error)}, [])
+    refused, found = dict.fromkeys(map(str, sides), ""), []
+    for side in sides:
+        with untouched(model.model):
+            try:
+                found = explained(name, method, (side,))
+            except IsthmusError as error:
+                refused[side] = str(error)
+    assert any(refused.values()), "both sides run alone, but not together"
     return Cell(refused, found)
