@@ -67,7 +67,7 @@ def test_one_quantised_layer_is_enough_to_be_refused() -> None:
 
 
 def test_methods_that_read_attention_say_that_there_is_none() -> None:
-    with pytest.raises(ModelError, match="no self-attention with separate maps"):
+    with pytest.raises(ModelError, match="no self-attention whose queries"):
         isthmus.explain(dynamic(), picture(), TEXT, method="chefer")
 
 
