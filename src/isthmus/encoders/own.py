@@ -144,7 +144,7 @@ def _pictures(tower: Tower, image_processor: Any, patch: int | None) -> tuple[Pi
         entering=entering.hidden,
         leaving=last.hidden,
         patch=patch or patch_side(calls, inputs["pixel_values"]),
-        sequence_first=getattr(tower, "sequence_first", False),
+        sequence_first=tower.sequence_first,
     )
     patches = patches_of(tower.encode, inputs, parts, entering="pixel_values")
     reader = PictureReader(

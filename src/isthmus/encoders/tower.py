@@ -23,7 +23,7 @@ from isthmus.encoders.parts import Attention
 from isthmus.encoders.sharing import Same, States, known_once, run_once
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
-from isthmus.encoders.weights import differentiable, lock_of, version_of
+from isthmus.encoders.weights import device_of, differentiable, lock_of, version_of
 from isthmus.errors import ModelError, OptionError
 
 Side = Literal["image", "text"]
@@ -131,7 +131,7 @@ class Tower:
 
     def run(self, inputs: Inputs) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
-        device = next(self.model.parameters()).device.type
+        device = device_of(self.model).type
         cast = nullcontext() if self.autocast is None else torch.autocast(device, dtype=self.autocast)
         with cast:
             embedding = self.encode(inputs)
