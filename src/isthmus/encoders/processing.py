@@ -66,7 +66,10 @@ class PictureReader:
                 "(batch_size=1), or load the model with an image_size."
             )
         height, width = values[0].shape[-2:]
-        if self._only_size not in (None, (height, width)):
+        if self._only_size is not None and any(
+            given // self._patch != only // self._patch  # what is left over behind the last patch is not seen
+            for given, only in zip((height, width), self._only_size, strict=True)
+        ):
             raise InputError(
                 "This model takes pictures of {} x {} pixels alone, not {} x {}: prepare them at that size.".format(
                     *self._only_size[::-1], width, height
