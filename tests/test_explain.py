@@ -125,8 +125,8 @@ def test_provenance_is_complete(mini: Any, dog: Path) -> None:
     assert len(p.revision) == 12
     assert set(p.versions) == {"isthmus", "python", "torch", "transformers"}
     assert p.seconds > 0
-    # two embeddings; on each side the split, 4 nodes, and the open and closed scores
-    assert p.passes == {"forward": 2 + 2 * (1 + 4 + 2), "backward": 8}
+    # two embeddings; on each side the split, 4 nodes, and the closed score
+    assert p.passes == {"forward": 2 + 2 * (1 + 4 + 1), "backward": 8}
 
 
 def test_pictures_of_every_kind_give_one_map(mini: Any, tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_nodes_that_rules_share_run_once(batch: Any) -> None:
     with counted() as passes:
         nib_sweep(tower, inputs, target, steps=(5, 10, 15, 20), layer=11, preset="paper")
     assert passes["backward"] == 2 * 30  # of 5, 10, 15 and 20 nodes, 30 are not the same
-    assert passes["forward"] == 2 * (30 + 1 + 2)  # the inputs, and both ends
+    assert passes["forward"] == 2 * (30 + 1 + 1)  # the inputs, and the closed end
     with counted() as passes:
         nib_sweep(tower, inputs, target, steps=(4, 4), layer=11, preset="paper")
     assert passes["backward"] == 2 * 4
