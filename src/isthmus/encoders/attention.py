@@ -86,7 +86,7 @@ def attention_weights(tower: Tower, layers: Sequence[int]) -> Iterator[dict[int,
 
     def keeping(layer: int) -> Any:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
-            if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
+            if not isinstance(output, tuple) or len(output) < 2 or not isinstance(output[1], Tensor):
                 raise ModelError(f"Block {layer} of the {tower.side} tower gives no attention weights.")
             seen[layer] = output[1]
 

@@ -156,7 +156,8 @@ def entered(tower: Tower, vectors: Tensor) -> Iterator[None]:
     """Within it, the tower's lookup gives `vectors`; a tower without one is left as it is."""
     with ExitStack() as stack:
         if tower.lookup is not None:
-            stack.enter_context(swapped(*tower.lookup, Given(vectors.clone())))  # see `recorded`
+            given = Given(vectors.clone(), instead_of=getattr(*tower.lookup))  # cloned, see `recorded`
+            stack.enter_context(swapped(*tower.lookup, given))
         yield
 
 
