@@ -181,6 +181,8 @@ def test_lists(run: Any) -> None:
     code, printed, _ = run("models")
     assert code == 0
     assert printed.startswith("mini")
+    assert "Any dual encoder of transformers" in printed
+    assert "--model open_clip:" in printed
 
 
 def test_models_lists_cached_clips(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

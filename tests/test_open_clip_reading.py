@@ -140,6 +140,13 @@ def test_a_model_object_needs_its_two_halves(processor: Any) -> None:
         isthmus.load(OPEN_CLIP["vit"]().model, processor=processor)
 
 
+@pytest.mark.parametrize("name", ["vit", "roberta"])
+def test_halves_the_wrong_way_round_are_refused(name: str) -> None:
+    one = OPEN_CLIP[name]()
+    with pytest.raises(OptionError, match="The tokenizer stands first: swap the two"):
+        isthmus.load(one.model, processor=(one.tokenizer, one.preprocess))
+
+
 def test_other_tokenizers_and_sizes_are_refused() -> None:
     one = OPEN_CLIP["vit"]()
     with pytest.raises(OptionError, match=r"open_clip\.get_tokenizer"):

@@ -33,7 +33,9 @@ def compare(
         ),
     ] = None,
     against: Annotated[list[str] | None, typer.Option(help="Why TEXT rather than this one? May be repeated.")] = None,
-    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
+    model: Annotated[
+        str, typer.Option(help="mini, a dual encoder's Hugging Face name or local folder, or open_clip:NAME/WEIGHTS.")
+    ] = "mini",
     sides: Annotated[Sides, typer.Option(help="Sides to explain.")] = Sides.both,
     option: Annotated[
         list[str] | None,

@@ -73,7 +73,9 @@ def evaluate(
     sides: Annotated[Sides, typer.Option(help="Sides to judge.")] = Sides.both,
     seed: Annotated[int, typer.Option(min=0, help="Names the sample, and all random draws.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs at once.")] = 32,
-    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
+    model: Annotated[
+        str, typer.Option(help="mini, a dual encoder's Hugging Face name or local folder, or open_clip:NAME/WEIGHTS.")
+    ] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw the plots.")] = True,

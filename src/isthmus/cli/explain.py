@@ -48,7 +48,9 @@ def explain(
     against: Annotated[
         list[str] | None, typer.Option(help="Why the texts rather than this one? May be repeated.")
     ] = None,
-    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
+    model: Annotated[
+        str, typer.Option(help="mini, a dual encoder's Hugging Face name or local folder, or open_clip:NAME/WEIGHTS.")
+    ] = "mini",
     method: Annotated[str, typer.Option(help="See `isthmus methods`.")] = "nib",
     layer: Annotated[
         str | None, typer.Option(help="Block whose input is explained: 0..depth, -1.., or a fraction.")

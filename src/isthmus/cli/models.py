@@ -16,7 +16,8 @@ def models() -> None:
     for name in cached_clips():
         console.print(Text.assemble((name, "bold"), "  in the local Hugging Face cache"))
     console.print(
-        "Any other transformers CLIP works by its hub name (such as openai/clip-vit-base-patch32) or local folder:\n"
+        "Any dual encoder of transformers works by its hub name (such as openai/clip-vit-base-patch32 or\n"
+        "google/siglip-base-patch16-224) or local folder:\n"
         "  isthmus explain PICTURE TEXT --model NAME\n"
         "So does a model of open_clip (pip install 'isthmus[open_clip]') by its name and weights:\n"
         "  isthmus explain PICTURE TEXT --model open_clip:RN50/openai",

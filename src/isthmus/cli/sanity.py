@@ -68,7 +68,9 @@ def sanity(
     seed: Annotated[
         int, typer.Option(min=0, help="Names the sample, the weights that are drawn and the intervals.")
     ] = 0,
-    model: Annotated[str, typer.Option(help="mini, a Hugging Face name, or a local folder of a CLIP.")] = "mini",
+    model: Annotated[
+        str, typer.Option(help="mini, a dual encoder's Hugging Face name or local folder, or open_clip:NAME/WEIGHTS.")
+    ] = "mini",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
 ) -> None:

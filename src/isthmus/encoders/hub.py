@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import textwrap
 from collections.abc import Iterator
 from logging import ERROR
 from pathlib import Path
@@ -33,11 +34,20 @@ def pretrained_model(name: str, path: str, *, dtype: torch.dtype | None, attenti
         elif not (Path(path) / "config.json").is_file():
             raise FileNotFoundError("there is no config.json")
         config = AutoConfig.from_pretrained(path)
-    maker = _class_of(config, name)
+        maker = _class_of(config, name)
     options = {} if attention is None else {"attn_implementation": attention}
     with _kindly(name), _quiet():
         model, info = maker.from_pretrained(
-            path, torch_dtype=dtype or torch.float32, output_loading_info=True, **options
+            path,
+            torch_dtype=dtype or torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # transformers would refuse them in a report of many lines
+            **options,
+        )
+    for key, found, wanted in sorted(info["mismatched_keys"]):
+        raise ModelError(
+            f"The weights of {name!r} do not fit its config.json: {key} is of shape {tuple(found)} instead of "
+            f"{tuple(wanted)}; take both files from one checkpoint."
         )
     missing = [key for key in info["missing_keys"] if not key.endswith("position_ids")]
     if missing:
@@ -64,7 +74,20 @@ def _class_of(config: Any, name: str) -> Any:
             f"{name!r} is a {config.model_type!r} model, which transformers {transformers.__version__} knows no dual "
             "encoder of: Isthmus reads models with get_image_features and get_text_features, such as CLIP and SigLIP."
         )
+    for given in getattr(config, "architectures", None) or ():
+        saved = getattr(transformers, given, None)
+        if getattr(saved, "config_class", None) is type(config) and not _holds(saved, found, config):
+            raise ModelError(
+                f"{name!r} is a {given}, which is no dual encoder that Isthmus can read: it has neither "
+                f"get_image_features and get_text_features nor a {found.__name__} within it."
+            )
     return found
+
+
+def _holds(saved: Any, wanted: Any, config: Any) -> bool:
+    """Whether models of one class have one of another within them; built without weights."""
+    with torch.device("meta"):
+        return any(isinstance(module, wanted) for module in saved(config).modules())
 
 
 def pretrained_processor(name: str, path: str) -> Any:
@@ -76,7 +99,26 @@ def pretrained_processor(name: str, path: str) -> Any:
             image_processor = AutoImageProcessor.from_pretrained(path, backend="pil")
         except TypeError:  # transformers 4 knows no backends
             image_processor = AutoImageProcessor.from_pretrained(path, use_fast=False)
-        return {"image_processor": image_processor, "tokenizer": AutoTokenizer.from_pretrained(path)}
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        except Exception as error:
+            if Path(path).is_dir() and not (Path(path) / "tokenizer.json").is_file():
+                raise FileNotFoundError("there is no tokenizer.json") from error
+            raise
+    if is_blank(tokenizer):
+        raise ModelError(
+            f"The tokenizer of {name!r} has no word in its vocabulary, as transformers makes one where tokenizer.json "
+            "is missing: add that file, or give processor= with a tokenizer of the model's own."
+        )
+    return {"image_processor": image_processor, "tokenizer": tokenizer}
+
+
+def is_blank(tokenizer: Any) -> bool:
+    """Whether a fast tokenizer has special tokens alone, and at most the sign of a space."""
+    if not getattr(tokenizer, "is_fast", False):
+        return False
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {token for token, i in tokenizer.get_vocab().items() if i not in special} <= {"▁"}
 
 
 @contextlib.contextmanager
@@ -88,15 +130,21 @@ def _kindly(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         if Path(name).is_dir() or name == "mini":
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(
                 f"The folder {name!r} does not hold a whole transformers model (config.json, model.safetensors, "
-                f"tokenizer.json, preprocessor_config.json): {reason}"
+                f"tokenizer.json, preprocessor_config.json): {_reason(error)}"
             ) from error
         raise ModelError(
             f"No model {name!r}: there is no such folder, it is not in the local cache, and the Hugging Face hub "
             'does not give it; check the name and the network, or use the bundled "mini".'
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message; all of it where that line only announces the others."""
+    text = str(error).strip()
+    first = (text.splitlines() or [type(error).__name__])[0].strip()
+    return textwrap.shorten(text, 300, placeholder=" ...") if first.endswith(":") else first
 
 
 def _ask_hub(name: str) -> None:

@@ -74,6 +74,8 @@ def _pair(processor: Any) -> tuple[Any, Any]:
             "An open_clip model needs its preprocessing and its tokenizer: isthmus.load(model, processor=(preprocess, "
             "tokenizer)), the last that open_clip.create_model_and_transforms returns and open_clip.get_tokenizer."
         )
+    if hasattr(processor[0], "context_length") or hasattr(processor[1], "transforms"):
+        raise OptionError("The tokenizer stands first: swap the two, processor=(preprocess, tokenizer).")
     return processor[0], processor[1]
 
 

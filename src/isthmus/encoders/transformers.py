@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
@@ -15,7 +16,7 @@ from isthmus.encoders.dual import DualEncoder, Pictures, Readers
 from isthmus.encoders.features import encoder_of, scale_of, takes
 from isthmus.encoders.finding import parts_of
 from isthmus.encoders.flat import PatchReader, trimmed
-from isthmus.encoders.hub import pretrained_model, pretrained_processor, revision_of
+from isthmus.encoders.hub import is_blank, pretrained_model, pretrained_processor, revision_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import Patches, patches_of
 from isthmus.encoders.processing import PictureReader, only_size_of
@@ -109,7 +110,8 @@ def _text_side(model: Any, encode: Encode, tokenizer: Any) -> tuple[Tower, TextR
     most = _most_tokens(model, tokenizer)
     first = TextReader(tokenizer, max_tokens=most, device=device, masked=masked, always_padded=not masked)
     inputs, _, _ = first.texts(_TEXTS[:1], truncate=True)
-    parts = parts_of(model, encode, inputs, side="text", entering="input_ids")
+    with _known_to(model, tokenizer, inputs["input_ids"]):
+        parts = parts_of(model, encode, inputs, side="text", entering="input_ids")
     beside, _, _ = first.texts(_TEXTS, truncate=True)
     # a text is to be the same beside a longer one, which it is padded to
     matters = not masked or not alike(encode(inputs)[0], encode(beside)[0])
@@ -157,7 +159,33 @@ def _halves(processor: Any) -> tuple[Any, Any]:
         raise OptionError(
             "Words need a fast tokenizer, which knows character offsets: load it with AutoTokenizer.from_pretrained."
         )
+    if is_blank(tokenizer):
+        raise OptionError(
+            "The processor's tokenizer has no word in its vocabulary, as transformers makes one where tokenizer.json "
+            "is missing: load it from a folder that has that file."
+        )
     return image_processor, tokenizer
+
+
+@contextmanager
+def _known_to(model: nn.Module, tokenizer: Any, ids: Tensor) -> Iterator[None]:
+    """Within it, an embedding that is asked for these ids must have a row for each id of the tokenizer's words."""
+    added = tokenizer.added_tokens_decoder  # some are for other models, and behind the rows
+    highest = max([int(ids.max()), *(i for i in tokenizer.get_vocab().values() if i not in added)])
+
+    def check(module: nn.Embedding, values: tuple[Any, ...]) -> None:
+        asked = bool(values) and isinstance(values[0], Tensor) and torch.equal(values[0], ids)
+        if asked and highest >= module.num_embeddings:
+            raise OptionError(
+                f"The tokenizer is another model's: its ids go up to {highest}, but the model's embedding of tokens "
+                f"has {module.num_embeddings} rows; take the tokenizer of the model's own checkpoint."
+            )
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.Embedding):
+                hooks.callback(module.register_forward_pre_hook(check).remove)
+        yield
 
 
 def _pair(size: Any) -> tuple[int, int] | None:
