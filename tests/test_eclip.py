@@ -220,7 +220,8 @@ def test_padding_has_no_score_and_no_say(small: Any) -> None:
 def test_legrad_equals_a_loop_over_weights(small: Any, start: int | None) -> None:
     """`d s / d A_hij` is the sum over the head's channels of `d s / d o_ic` (by finite differences) times `v_jc`."""
     inputs, target = inputs_of(small, "image"), target_of()
-    found = METHODS["legrad"].function(small.image, inputs, target, start_layer=start)
+    layouts = layouts_of("image", inputs)
+    found = METHODS["legrad"].function(small.image, inputs, target, layouts=layouts, start_layer=start)
     first = {None: DEPTH - 2, 0: 0, -2: DEPTH - 1}[start]
     assert found.options[0] == {"start_layer": first}
     for row in range(2):
@@ -241,8 +242,9 @@ def test_legrad_equals_a_loop_over_weights(small: Any, start: int | None) -> Non
 
 
 def test_legrad_runs_its_blocks_once(small: Any) -> None:
+    inputs = inputs_of(small, "image", batch=1)
     with counted() as passes:
-        METHODS["legrad"].function(small.image, inputs_of(small, "image", batch=1), target_of(1))
+        METHODS["legrad"].function(small.image, inputs, target_of(1), layouts=layouts_of("image", inputs))
     assert passes == {"forward": 4, "backward": 2}
     assert METHODS["legrad"].passes == ("4", "2")
 
@@ -327,6 +329,20 @@ def test_anatomy_shows_what_attention_is_made_of(make_tiny: Callable[..., Any], 
                 assert (parts.attended.expand(3, -1, -1, -1)[row, 0].numpy() == hand.allowed).all()
             else:
                 assert parts.attended is None
+
+
+@pytest.mark.parametrize("masked", [-torch.inf, torch.finfo(torch.float16).min, -1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_anatomy_reads_masks_of_any_strength(small: Any, masked: float, dtype: torch.dtype) -> None:
+    """Towers add -inf, the least number of the type, or -10,000 to the logits of what is not attended to."""
+    seen: list[torch.Tensor | None] = []
+    block = small.text.blocks[0]
+    allowed = torch.ones(5, 5, dtype=torch.bool).tril()[None, None]
+    mask = torch.zeros(1, 1, 5, 5, dtype=dtype).masked_fill(~allowed, masked)
+    with torch.no_grad(), anatomy(small.text, [0], lambda _, parts: seen.append(parts.attended), masks=True):
+        block(torch.ones(1, 5, 32, dtype=torch.float64), mask)
+    assert seen[0] is not None
+    assert torch.equal(seen[0], allowed)
 
 
 @pytest.mark.parametrize("method", ["grad-eclip", "legrad", "rollout"])

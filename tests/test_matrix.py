@@ -17,7 +17,7 @@ import transformers
 import isthmus
 import support_page
 from isthmus.encoders.dual import DualEncoder
-from isthmus.encoders.layout import content_of
+from isthmus.encoders.layout import named_of
 from isthmus.encoders.pictures import open_picture
 from matrix import METHOD_NAMES, MODELS, TEXTS, Cell, built, cell, explained, loaded, pictures
 from test_invariants import close
@@ -142,9 +142,7 @@ def test_padding_is_no_content(name: str) -> None:
         split = tower.split(inputs, 0)
         if split.hidden.ndim == 4:
             continue
-        named = content_of(layouts)
-        for row, layout in zip(named, layouts, strict=True):
-            row[[position for _, position in layout.special]] = True
+        named = named_of(layouts)
         assert named.shape == split.hidden.shape[:2]
         noise = torch.randn(split.hidden.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():

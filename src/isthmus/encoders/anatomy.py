@@ -62,6 +62,8 @@ class Parts:
     attended: Tensor | None
 
 
+_MASKED = -1e4  # what is added to a logit to mask it: at most this, which BLIP's text tower adds in transformers 4
+
 # Is shown the parts of a block before its output projection runs; gives what that is to read instead, or None.
 Visit = Callable[[int, Parts], Tensor | None]
 
@@ -155,7 +157,7 @@ def _attended(arguments: Iterable[Any]) -> Tensor | None:
     allowed: Tensor | None = None
     for mask in arguments:
         if isinstance(mask, Tensor) and mask.ndim == 4:
-            one = mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
+            one = mask if mask.dtype == torch.bool else mask > _MASKED / 2
             allowed = one if allowed is None else allowed & one
     return allowed
 

@@ -72,6 +72,14 @@ def content_of(layouts: Sequence[TokenLayout]) -> Tensor:
     return mask
 
 
+def named_of(layouts: Sequence[TokenLayout]) -> Tensor:
+    """Mask `(B, T)` of all that is not padding: the content of a batch and its special positions."""
+    mask = content_of(layouts)
+    for row, one in zip(mask, layouts, strict=True):
+        row[[position for _, position in one.special]] = True
+    return mask
+
+
 def image_layout(
     grid: tuple[int, int], *, patch: int, special: Sequence[str] = ("CLS",), after: Sequence[str] = ()
 ) -> TokenLayout:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from isthmus.encoders.anatomy import Parts, anatomy, head_of, merged_heads, split_heads, states
 from isthmus.encoders.attention import attention_weights
 from isthmus.encoders.cut import recorded
-from isthmus.encoders.layout import TokenLayout, content_of
+from isthmus.encoders.layout import TokenLayout, content_of, named_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
@@ -159,13 +159,15 @@ class _MeanTokens(Split):
 
     head: Split
     seen: dict[int, Tensor]
+    shares: Tensor  # `(B, T, 1)` of each position in its picture's mean, 0 for padding
 
     def resume(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
         """`(blocks * N, D)` embeddings, first block first, of `(N, T, d)` states; rows are `(blocks * N,)`."""
         assert rows is not None
         super().resume(hidden, rows[: len(hidden)])
-        means = [self.seen[layer].mean(1, keepdim=True) for layer in sorted(self.seen)]
-        return self.head.resume(torch.cat(means), rows)
+        shares = self.shares[rows[: len(hidden)]]
+        means = [(self.seen[layer] * shares).sum(1, keepdim=True) for layer in sorted(self.seen)]
+        return self.head.resume(torch.cat(means).to(hidden.dtype), rows)
 
 
 def legrad(
@@ -173,6 +175,7 @@ def legrad(
     inputs: Inputs,
     target: Tensor,
     *,
+    layouts: Sequence[TokenLayout],
     start_layer: float | None = None,
     memory: int | None = None,
 ) -> Attribution:
@@ -184,10 +187,12 @@ def legrad(
         s_l = cos(head(mean over i of z^l_i), target),
         score_j = sum over l of the mean over heads and queries i of (d s_l / d A^l_ij)^+.
 
-    The gradient is that of the block alone. Scores are not negative, and in units of the score.
+    The gradient is that of the block alone, and means leave padding out. Scores are not negative, and in units of the
+    score.
 
     Args:
         tower, inputs, target: see `isthmus.methods.nib.nib`.
+        layouts: what the positions are.
         start_layer: first block that counts, by default the last but one (-3).
         memory: budget in bytes.
 
@@ -206,13 +211,16 @@ def legrad(
     head, device = head_of(split, as_tuple=last.as_tuple), split.hidden.device
     target = target.to(device)
     scores = torch.empty(split.hidden.shape[:2], device=device, dtype=accumulator(split.hidden.dtype))
+    named = named_of(layouts).to(scores)
+    shares = named / named.sum(1, keepdim=True)
     with attention_weights(tower, layers) as weights, states(tower, [i + 1 for i in layers], cut=True) as seen:
-        means = _MeanTokens(**vars(split), head=head, seen=seen)
+        means = _MeanTokens(**vars(split), head=head, seen=seen, shares=shares[..., None])
 
         def run(part: slice) -> None:
             rows = torch.arange(part.start, part.stop, device=device).repeat(len(layers))
             gradients, _ = slope(means, split.hidden[part], rows, target, lambda _: [weights[i] for i in layers])
-            scores[part] = torch.stack([gradient.clamp(min=0).mean((1, 2)) for gradient in gradients]).sum(0)
+            by_query = torch.stack([gradient.clamp(min=0).mean(1) for gradient in gradients]).sum(0)
+            scores[part] = (shares[part, :, None] * by_query).sum(1) * named[part]
 
         in_chunks(run, len(scores), rows_at_once(split, memory))
     return Attribution(scores, _opened(split, target), None, tuple({"start_layer": first} for _ in scores))
@@ -242,6 +250,7 @@ register(
         paper="Bousselham et al., LeGrad, ICCV 2025 (arXiv:2404.03214)",
         function=legrad,
         sides=("image",),
+        needs_layouts=True,
         options={
             "start_layer": "first block that counts, by default the last but one (-3)",
             "memory": "memory budget in bytes",

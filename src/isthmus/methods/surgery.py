@@ -22,7 +22,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from isthmus.encoders.anatomy import Parts, anatomy, head_of, merged_heads, split_heads, states
 from isthmus.encoders.attention import attention_in, needs_plain
-from isthmus.encoders.layout import TokenLayout, content_of
+from isthmus.encoders.layout import TokenLayout, content_of, named_of
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator, unit
@@ -81,9 +81,14 @@ def clip_surgery(
     return found.scored(direction, target, surgery=surgery)
 
 
-def _by_values(parts: Parts) -> Tensor:
+def _by_values(parts: Parts, named: Tensor) -> Tensor:
     values = split_heads(parts.values, parts.heads).to(accumulator(parts.values.dtype))
-    return merged_heads(scaled_dot_product_attention(values, values, values))
+    return merged_heads(scaled_dot_product_attention(values, values, values, attn_mask=_mask_of(named)))
+
+
+def _mask_of(named: Tensor) -> Tensor | None:
+    """`(B, 1, 1, T)` mask of the keys that are not padding; None where there is no padding, which is faster."""
+    return None if bool(named.all()) else named[:, None, None]
 
 
 def _direction(picture: Tensor, target: Tensor, bank: Tensor, surgery: str) -> Tensor:
@@ -130,25 +135,26 @@ def gem(
     """
     whole("iterations", iterations, 0)
 
-    def mix(parts: Parts) -> Tensor:
-        return _by_all_three(parts, iterations)
+    def mix(parts: Parts, named: Tensor) -> Tensor:
+        return _by_all_three(parts, named, iterations)
 
     found = _features(tower, inputs, layouts, mix, blocks, memory)
     target = target.to(found.features)
     return found.scored(target, target, iterations=int(iterations))
 
 
-def _by_all_three(parts: Parts, iterations: int) -> Tensor:
+def _by_all_three(parts: Parts, named: Tensor, iterations: int) -> Tensor:
     dtype = accumulator(parts.values.dtype)
     values = split_heads(parts.values, parts.heads).to(dtype)
-    norm = parts.entering.to(dtype).norm(dim=-1).mean(-1)
+    norm = (parts.entering.to(dtype).norm(dim=-1) * named).sum(-1) / named.sum(-1)
     temperature = (norm / values.shape[-1] ** 0.5)[:, None, None, None]
-    mixed = torch.zeros_like(values)
+    mask, mixed = _mask_of(named), torch.zeros_like(values)
     for part in (parts.queries, parts.keys, parts.values):
         alike = normalize(split_heads(part, parts.heads).to(dtype), dim=-1)
         for _ in range(iterations):
-            alike = normalize(scaled_dot_product_attention(alike * temperature, alike, alike, scale=1.0), dim=-1)
-        mixed += scaled_dot_product_attention(alike * temperature, alike, values, scale=1.0)
+            drawn = scaled_dot_product_attention(alike * temperature, alike, alike, attn_mask=mask, scale=1.0)
+            alike = normalize(drawn, dim=-1)
+        mixed += scaled_dot_product_attention(alike * temperature, alike, values, attn_mask=mask, scale=1.0)
     return merged_heads(mixed / 3)
 
 
@@ -168,7 +174,7 @@ def _features(
     tower: Tower,
     inputs: Inputs,
     layouts: Sequence[TokenLayout],
-    mix: Callable[[Parts], Tensor],
+    mix: Callable[[Parts, Tensor], Tensor],
     blocks: int | None,
     memory: int | None,
 ) -> _Features:
@@ -176,11 +182,12 @@ def _features(
     count = min(_BLOCKS, tower.depth) if blocks is None else whole("blocks", blocks, 1)
     if count > tower.depth:
         raise OptionError(f"blocks={blocks} is too many: the {tower.side} tower has {tower.depth} blocks.")
-    first, steps = tower.depth - count, list[Tensor]()
+    first, steps, named = tower.depth - count, list[Tensor](), named_of(layouts)
     needs_plain(attention_in(tower, first)[0], tower)
 
     def visit(_: int, parts: Parts) -> None:
-        step = parts.output(mix(parts).to(parts.values.dtype)).to(accumulator(parts.values.dtype))
+        mixed = mix(parts, named.to(parts.values.device)).to(parts.values.dtype)
+        step = parts.output(mixed).to(accumulator(parts.values.dtype))
         steps[:] = [steps[0] + step if steps else step]
 
     with torch.no_grad(), states(tower, [first]) as seen, anatomy(tower, range(first, tower.depth), visit):
