@@ -20,6 +20,7 @@ from isthmus.assembly import image_attribution, rows_of
 from isthmus.encoders.dual import Frame
 from isthmus.encoders.layout import image_layout
 from isthmus.encoders.pictures import open_picture
+from isthmus.encoders.processing import covering_part
 from isthmus.encoders.tower import Tower
 from isthmus.entering import gathered, over_patches
 from isthmus.explanation import Box
@@ -124,6 +125,32 @@ def uneven() -> Any:
     built = zoo.ZOO["align"]()
     processor = {"image_processor": built.image_processor, "tokenizer": built.tokenizer}
     return isthmus.load(built.model, processor=processor, image_size=(60, 50))
+
+
+def test_places_share_the_whole_input_and_nothing_beyond(uneven: Any) -> None:
+    _, (frame,), _ = uneven.processing.pictures([open_picture(picture(0, (100, 120)))])
+    assert frame.crop == covering_part((100, 120), (60, 50))
+
+
+@pytest.mark.parametrize("place", [(40, 40), (170, 300), (296, 299)])
+def test_the_state_of_aligns_own_preprocessing_is_where_the_frame_says(place: tuple[int, int]) -> None:
+    """Pictures of 346 pixels, of which the middle 289 are seen: no whole number of places."""
+    built, (y, x) = zoo.ZOO["align"](), place
+    sizes = {"size": {"height": 346, "width": 346}, "crop_size": {"height": 289, "width": 289}}
+    processor = type(built.image_processor)(**{**built.image_processor.to_dict(), **sizes})
+    model = isthmus.load(built.model, processor={"image_processor": processor, "tokenizer": built.tokenizer})
+    plain = np.full((346, 346, 3), 110, np.uint8)
+    marked = plain.copy()
+    marked[y : y + 16, x : x + 16] = 255
+    inputs, frames, _ = model.processing.pictures([open_picture(one) for one in (plain, marked)])
+    crop = frames[0].crop
+    assert (crop.left, crop.top, crop.right, crop.bottom) == (28, 28, 317, 317)
+    hidden = model.image.split(inputs, 0).hidden  # of the stem: later blocks weigh all places by their mean
+    change = (hidden[1] - hidden[0]).abs().sum(0)
+    for axis, middle in ((1, y + 8), (0, x + 8)):
+        share = change.sum(axis) / change.sum()
+        centres = 28 + 289 / len(share) * (torch.arange(len(share)) + 0.5)
+        assert abs(float(share @ centres) - middle) < 2
 
 
 def test_places_that_reach_over_the_edge_hold_all_pixels(uneven: Any) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from isthmus.encoders.dual import Frame, PreparedImage
 from isthmus.encoders.layout import TokenLayout, image_layout
 from isthmus.encoders.pictures import Picture
 from isthmus.encoders.positions import Patches
-from isthmus.encoders.running import Encode
+from isthmus.encoders.running import Encode, entering_states
 from isthmus.encoders.tower import Inputs
 from isthmus.errors import InputError
 from isthmus.explanation import Box
@@ -81,8 +82,9 @@ class PictureReader:
         patch, found = self._patch, self._patches
         rows, columns = (-(-n // patch) if self._convolutional else n // patch for n in (height, width))
         layout = image_layout((rows, columns), patch=patch, special=found.names_before, after=found.names_after)
-        used = (rows * patch / height, columns * patch / width)
-        return inputs, [_shrunk(frame, used) for frame in frames], [layout] * len(values)
+        if not self._convolutional:  # where places are convolved, they share the whole input
+            frames = tuple(_shrunk(frame, (rows * patch / height, columns * patch / width)) for frame in frames)
+        return inputs, list(frames), [layout] * len(values)
 
     def _prepare(self, picture: Picture | PreparedImage) -> tuple[Tensor, Frame]:
         if isinstance(picture, PreparedImage):
@@ -103,6 +105,8 @@ class PictureReader:
             corners = (crop.left, crop.top, crop.right, crop.bottom)
             image = image.resize((width, height), Image.Resampling(int(resample)), box=corners)
             options = {"do_resize": False, "do_center_crop": False}
+            if getattr(self._image_processor, "do_pad", False):
+                options["do_pad"] = False
         return self._image_processor(images=image, return_tensors="pt", **options)["pixel_values"][0], crop
 
     def _checked(self, values: Tensor) -> Tensor:
@@ -121,7 +125,7 @@ class PictureReader:
             raise InputError("A PreparedImage holds values that are NaN or infinite: check its normalisation.")
         return values.detach().to("cpu")
 
-    @property
+    @cached_property
     def limits(self) -> tuple[Tensor, Tensor]:
         """`(3, 1, 1)` what black and white become."""
         return limits_of(self._image_processor)
@@ -132,6 +136,23 @@ class PictureReader:
         black, white = self.limits
         pixels = (((values - black) / (white - black)).clamp(0, 1) * 255).round().to(torch.uint8)
         return Picture(Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())), "")
+
+
+def interpolates(encode: Encode, pixels: Tensor, side: int, first: nn.Module) -> bool:
+    """Whether a tower that names `interpolate_pos_encoding` heeds it: AIMv2 names it in vain.
+
+    Args:
+        encode: the tower's own code.
+        pixels: `(1, 3, H, W)` of an example.
+        side: of a patch.
+        first: the tower's first block, before which the run ends.
+    """
+    larger = pixels.new_zeros(1, 3, pixels.shape[-2] + side, pixels.shape[-1] + side)
+    try:
+        entering_states(encode, {"pixel_values": larger, "interpolate_pos_encoding": True}, first)
+    except Exception:  # a model may refuse in any way
+        return False
+    return True
 
 
 def only_size_of(encode: Encode, pixels: Tensor, side: int) -> tuple[int, int] | None:
@@ -146,14 +167,18 @@ def only_size_of(encode: Encode, pixels: Tensor, side: int) -> tuple[int, int] |
 
 
 def limits_of(image_processor: Any) -> tuple[Tensor, Tensor]:
-    """`(3, 1, 1)` what an image processor makes of black and of white."""
-    black, white = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
-    if not getattr(image_processor, "do_rescale", True):
-        white = white * 255
-    if not getattr(image_processor, "do_normalize", True):
-        return black, white
-    mean, std = (torch.tensor(getattr(image_processor, name))[:, None, None] for name in ("image_mean", "image_std"))
-    return (black - mean) / std, (white - mean) / std
+    """`(3, 1, 1)` what an image processor makes of black and of white: it is asked, as each computes in its way."""
+    black, white = (_colour_of(image_processor, level) for level in (0, 255))
+    return black, white
+
+
+def _colour_of(image_processor: Any, level: int) -> Tensor:
+    picture = Image.new("RGB", (64, 64), (level, level, level))
+    values: Tensor = image_processor(images=[picture], return_tensors="pt")["pixel_values"][0].float()
+    if values.ndim == 2:  # flat patches, the colours of one pixel side by side
+        return values[0, :3, None, None].clone()
+    height, width = values.shape[-2:]
+    return values[:, height // 2, width // 2, None, None].clone()  # a centre crop may pad the edges
 
 
 def _shrunk(frame: Frame, used: tuple[float, float]) -> Frame:

@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from isthmus.encoders.dual import DualEncoder, Pictures, Readers
 from isthmus.encoders.features import encoder_of, scale_of, takes
-from isthmus.encoders.finding import parts_of
+from isthmus.encoders.finding import Parts, parts_of
 from isthmus.encoders.flat import PatchReader, trimmed
 from isthmus.encoders.hub import is_blank, pretrained_model, pretrained_processor, revision_of
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.positions import Patches, patches_of
-from isthmus.encoders.processing import PictureReader, only_size_of
+from isthmus.encoders.processing import PictureReader, interpolates, only_size_of
 from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.running import Encode
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.texts import TextReader, alike
-from isthmus.encoders.tower import Tower
+from isthmus.encoders.tower import Inputs, Tower
 from isthmus.encoders.weights import device_of, fingerprint, version_of
 from isthmus.errors import ModelError, OptionError
 
@@ -81,7 +81,7 @@ def _image_side(
     native = _native_size(model, inputs["pixel_values"]) if takes(model, "image", "interpolate_pos_encoding") else None
     if native is not None and inputs["pixel_values"].shape[-2:] != native:
         inputs["interpolate_pos_encoding"] = True
-    parts = parts_of(model, encode, inputs, side="image", entering="pixel_values")
+    parts = _image_parts(model, encode, inputs)
     patches = patches_of(encode, inputs, parts, entering="pixel_values")
     tower = parts.tower("image", model, encode, stem_input="pixel_values")
     if flat:
@@ -90,6 +90,7 @@ def _image_side(
         cutting = PatchReader(image_processor, patches=patches, device=device)
         return replace(tower, limits=cutting.limits), cutting
     convolutional = parts.entering.ndim == 4
+    native, only = _sizes(encode, inputs["pixel_values"], native, parts, patches)
     if size is not None and not convolutional:
         _check_size(size, patches, native)
     reader = PictureReader(
@@ -99,9 +100,32 @@ def _image_side(
         image_size=size,
         device=device,
         convolutional=convolutional,
-        only_size=only_size_of(encode, inputs["pixel_values"], patches.side) if native is None else None,
+        only_size=only,
     )
     return replace(tower, limits=reader.limits), reader
+
+
+def _image_parts(model: Any, encode: Encode, inputs: Inputs) -> Parts:
+    pixels = inputs["pixel_values"]
+    try:
+        return parts_of(model, encode, inputs, side="image", entering="pixel_values")
+    except (RuntimeError, ValueError) as error:
+        size, known = tuple(pixels.shape[-2:]), _native_size(model, pixels)
+        if pixels.ndim != 4 or size == known:
+            raise
+        raise ModelError(
+            f"The image processor gives pictures of {size[1]} x {size[0]} pixels, which the model does not take: set "
+            f"the processor's size to {known[1]} x {known[0]}."
+        ) from error
+
+
+def _sizes(
+    encode: Encode, pixels: Tensor, native: tuple[int, int] | None, parts: Parts, patches: Patches
+) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """The size that needs no interpolation, None where there is none; and the only size, None where there are more."""
+    if native is None:
+        return None, only_size_of(encode, pixels, patches.side)
+    return (native, None) if interpolates(encode, pixels, patches.side, parts.first) else (None, native)
 
 
 def _text_side(model: Any, encode: Encode, tokenizer: Any) -> tuple[Tower, TextReader]:
