@@ -102,7 +102,7 @@ def pretrained_processor(name: str, path: str) -> Any:
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
         except Exception as error:
-            if Path(path).is_dir() and not (Path(path) / "tokenizer.json").is_file():
+            if Path(path).is_dir() and not _has_vocabulary(Path(path)):
                 raise FileNotFoundError("there is no tokenizer.json") from error
             raise
     if is_blank(tokenizer):
@@ -111,6 +111,11 @@ def pretrained_processor(name: str, path: str) -> Any:
             "is missing: add that file, or give processor= with a tokenizer of the model's own."
         )
     return {"image_processor": image_processor, "tokenizer": tokenizer}
+
+
+def _has_vocabulary(folder: Path) -> bool:
+    names = [file.name for file in folder.iterdir()]
+    return any(name == "tokenizer.json" or name.startswith("vocab") or name.endswith(".model") for name in names)
 
 
 def is_blank(tokenizer: Any) -> bool:
