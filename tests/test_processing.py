@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import isthmus
 import zoo
 from conftest import picture
+from isthmus.encoders.features import takes
 from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.processing import covering_part, limits_of
 from isthmus.errors import InputError, ModelError, OptionError
@@ -54,6 +56,10 @@ def test_limits_heed_every_option(kind: str, options: dict[str, Any], expected: 
         torch.testing.assert_close(limit, torch.full((3, 1, 1), float(value)))
 
 
+@pytest.mark.skipif(
+    not takes(transformers.Owlv2Model, "image", "interpolate_pos_encoding"),
+    reason="this transformers cannot interpolate OWLv2's position embedding",
+)
 @pytest.mark.parametrize("size", [(32, 64), (64, 32)])
 def test_owlv2_takes_another_size_as_it_is(size: tuple[int, int]) -> None:
     """Its processor pads to a square, and is not to where the picture has been cut to a size."""
