@@ -78,6 +78,8 @@ class Tower:
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds another one."""
+        if not callable(self.encode):
+            raise OptionError(f"encode of a tower must be a function from inputs to embeddings, not {self.encode!r}.")
         with lock_of(self.model):
             found = blocks_of(self.owner, self.stack)
             for what, place in (("stem", self.stem), ("lookup", self.lookup)):
