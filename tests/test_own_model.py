@@ -385,6 +385,27 @@ def test_whether_the_mask_is_heeded_is_found_on_the_first_text_of_two_tokens(hee
     assert ("attention_mask" in inputs) == heeds
 
 
+CUT_OFF: dict[str, Callable[[Any], Any]] = {
+    "no_grad": lambda encode: torch.no_grad()(encode),
+    "detach": lambda encode: lambda inputs: encode(inputs).detach(),
+}
+
+
+@pytest.mark.parametrize("way", CUT_OFF)
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_code_without_gradients_serves_the_methods_that_need_none(way: str, side: str) -> None:
+    whole = towers(Eyes(), words := Words(), lookup=(words, "table"))
+    cut = (dataclasses.replace(one, encode=CUT_OFF[way](one.encode)) if one.side == side else one for one in whole)
+    model = isthmus.from_towers(*cut, **_parts())
+    for name in ("nib", "gradcam", "saliency", "integrated-gradients", "m2ib", "occlusion", "rise", "shapley"):
+        options: Any = {"method": name, "sides": side, **CHEAP.get(name, {})}
+        if METHODS[name].needs_gradients:
+            with pytest.raises(ModelError, match=rf"encode of the {side} tower gives no gradient: leave out"):
+                isthmus.explain(model, PICTURES[0], TEXTS[1], **options)
+        else:
+            isthmus.explain(model, PICTURES[0], TEXTS[1], **options)
+
+
 def test_without_a_lookup_layers_are_explained_and_tokens_are_not() -> None:
     """`load` finds no embedding module in a tower that indexes a plain tensor."""
     by_structure = isthmus.load(Featured(Eyes(), Words(table=False)), processor=processor())
