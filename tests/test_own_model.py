@@ -295,6 +295,35 @@ MISSING: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: isthmus.from_towers(*towers(Eyes(), Words()), **{**_parts(), "tokenizer": lambda text: [(1, 0, 99)]}),
         r"characters that the text does not have",
     ),
+    "tokens out of order": (
+        lambda: isthmus.from_towers(
+            *towers(Eyes(), Words()),
+            **{**_parts(), "tokenizer": lambda text: [(2, len(text) - 1, len(text)), (1, 0, 1), (3, 0, 0)]},
+        ),
+        r"gives tokens out of order: give them in the order of their characters",
+    ),
+    "an encode that is none": (
+        lambda: isthmus.Tower("image", Eyes(), None, Eyes(), "blocks"),
+        r"encode of a tower must be a function from inputs to embeddings, not None",
+    ),
+    "a length that is no number": (
+        lambda: isthmus.from_towers(*towers(Eyes(), Words()), **{**_parts(), "max_tokens": "a"}),
+        r"max_tokens must be a whole number of 1 or more, not 'a'",
+    ),
+    "no length": (
+        lambda: isthmus.from_towers(*towers(Eyes(), Words()), **{**_parts(), "max_tokens": 0}),
+        r"max_tokens must be a whole number of 1 or more, not 0",
+    ),
+    "half a pixel": (lambda: isthmus.image_processor(56.5, **MEAN), r"size must be a whole number .* not 56\.5"),
+    "three sizes": (lambda: isthmus.image_processor((32, 32, 3), **MEAN), r"size must be .* or \(height, width\)"),
+    "one mean for three colours": (
+        lambda: isthmus.image_processor(32, mean=0.5, std=MEAN["std"]),
+        r"mean must be three numbers, of red, green and blue, not 0\.5",
+    ),
+    "a deviation of text": (
+        lambda: isthmus.image_processor(32, mean=MEAN["mean"], std="0.5"),
+        r"std must be three numbers, of red, green and blue, not '0\.5'",
+    ),
     "a crop that is no square": (lambda: isthmus.image_processor((32, 64), **MEAN), r"centre crop is a square"),
 }
 
@@ -305,6 +334,76 @@ def test_what_is_missing_is_said_with_its_remedy(case: str) -> None:
     with pytest.raises((ModelError, OptionError), match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+ORDERS = {
+    "column by column": [4 * column + row for row in range(4) for column in range(4)],
+    "other rows between": [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15],
+    "all but the ends": [0, *torch.randperm(14, generator=torch.Generator().manual_seed(0)).add(1).tolist(), 15],
+}
+
+
+@pytest.mark.parametrize("convolution", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_patches_whose_first_and_last_stand_right_may_be_out_of_order(order: str, convolution: bool) -> None:
+    class Ordered(Eyes):
+        def forward(self, pixels: Tensor) -> Tensor:
+            if self.convolution:
+                state = self.patches(pixels).flatten(2).transpose(1, 2)
+            else:
+                state = self.patches(nn.functional.unfold(pixels, 8, stride=8).transpose(1, 2))
+            state = state[:, ORDERS[order]]
+            for block in self.blocks:
+                state = block(state)
+            return state.mean(1)
+
+    with pytest.raises(ModelError, match="16 patches of this image tower do not stand row by row"):
+        isthmus.from_towers(*towers(Ordered(convolution=convolution), Words()), patch=8, **_parts())
+
+
+def test_one_token_a_text_is_explained() -> None:
+    """Its mask cannot be tried: without the only token no embedding is left, which is no fault of the weights."""
+    whole = {**_parts(), "tokenizer": lambda text: [(7 + len(text), 0, len(text))]}
+    model = isthmus.from_towers(*towers(Eyes(), words := Words(), lookup=(words, "table")), **whole)
+    for method in ("nib", "occlusion"):
+        found = isthmus.explain(model, PICTURES[0], TEXTS[1], method=method)
+        assert [word.text for word in found.text.words] == [TEXTS[1]]
+        assert np.isfinite(found.text.words[0].score)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_whether_the_mask_is_heeded_is_found_on_the_first_text_of_two_tokens(heeds: bool) -> None:
+    class Read(Words):
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            return super().forward(ids, mask if heeds else torch.ones_like(mask))
+
+    def pairs(text: str) -> list[tuple[int, int, int]]:
+        return [(len(m[0]), m.start(), m.end()) for m in re.finditer(r"\S+( \S+)?", text)]
+
+    model = isthmus.from_towers(*towers(Eyes(), Read()), **{**_parts(), "tokenizer": pairs})
+    inputs, _, _ = model.processing.texts(TEXTS[1:2], truncate=False)
+    assert ("attention_mask" in inputs) == heeds
+
+
+CUT_OFF: dict[str, Callable[[Any], Any]] = {
+    "no_grad": lambda encode: torch.no_grad()(encode),
+    "detach": lambda encode: lambda inputs: encode(inputs).detach(),
+}
+
+
+@pytest.mark.parametrize("way", CUT_OFF)
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_code_without_gradients_serves_the_methods_that_need_none(way: str, side: str) -> None:
+    whole = towers(Eyes(), words := Words(), lookup=(words, "table"))
+    cut = (dataclasses.replace(one, encode=CUT_OFF[way](one.encode)) if one.side == side else one for one in whole)
+    model = isthmus.from_towers(*cut, **_parts())
+    for name in ("nib", "gradcam", "saliency", "integrated-gradients", "m2ib", "occlusion", "rise", "shapley"):
+        options: Any = {"method": name, "sides": side, **CHEAP.get(name, {})}
+        if METHODS[name].needs_gradients:
+            with pytest.raises(ModelError, match=rf"encode of the {side} tower gives no gradient: leave out"):
+                isthmus.explain(model, PICTURES[0], TEXTS[1], **options)
+        else:
+            isthmus.explain(model, PICTURES[0], TEXTS[1], **options)
 
 
 def test_without_a_lookup_layers_are_explained_and_tokens_are_not() -> None:

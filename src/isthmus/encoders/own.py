@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,7 +73,9 @@ def from_towers(
             raise OptionError("tokenizer must be a function from a text to its tokens, or a tokenizer of transformers.")
         if not hasattr(tokenizer, "model_input_names"):
             tokenizer = Tokens(tokenizer, pad=pad, padding_side=padding_side)
-        text, texts, read = _texts(text, tokenizer, max_tokens)
+        if isinstance(max_tokens, bool) or not isinstance(max_tokens, Integral) or max_tokens < 1:
+            raise OptionError(f"max_tokens must be a whole number of 1 or more, not {max_tokens!r}.")
+        text, texts, read = _texts(text, tokenizer, int(max_tokens))
     if seen.shape[1:] != read.shape[1:]:
         raise ModelError(
             f"The towers have no joint space: encode gives {tuple(seen.shape)} for one picture and "
@@ -102,8 +105,14 @@ def image_processor(
         crop: resize the shorter side and take the centre, which needs a square; else the picture is pressed into the
             size.
         resample: Pillow's number of the filter; 3 is bicubic, 2 bilinear.
+
+    Raises:
+        OptionError: a size, mean or deviation of another kind, or a centre crop that is no square.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = _two_of(size)
+    for name, values in (("mean", mean), ("std", std)):
+        if not _are(values, 3, Real):
+            raise OptionError(f"{name} must be three numbers, of red, green and blue, not {values!r}.")
     if crop and height != width:
         raise OptionError(f"A centre crop is a square here: give one number as size, or crop=False for {size}.")
     return _on_pillow()(
@@ -114,6 +123,18 @@ def image_processor(
         image_mean=list(mean),
         image_std=list(std),
     )
+
+
+def _two_of(size: Any) -> tuple[int, int]:
+    two = (size, size) if isinstance(size, Integral) else size
+    if not _are(two, 2, Integral) or min(two) < 1:
+        raise OptionError(f"size must be a whole number of pixels, or (height, width), not {size!r}.")
+    return int(two[0]), int(two[1])
+
+
+def _are(values: Any, count: int, kind: type) -> bool:
+    numbers = [*values] if isinstance(values, Iterable) else []
+    return len(numbers) == count and all(isinstance(one, kind) and not isinstance(one, bool) for one in numbers)
 
 
 def _on_pillow() -> Any:
@@ -163,20 +184,29 @@ def _texts(tower: Tower, tokenizer: Any, max_tokens: int) -> tuple[Tower, TextRe
     """The tower, the reader of its texts, and the embedding of an example."""
     device = device_of(tower.model)
     first = TextReader(tokenizer, max_tokens=max_tokens, device=device)
-    inputs, layouts, _ = first.texts(_TEXTS[:1], truncate=True)
+    inputs, _, _ = first.texts(_TEXTS[:1], truncate=True)
     split = tower.split(inputs, 0)
     if split.hidden.shape[1] != inputs["input_ids"].shape[1]:
         raise ModelError(
             f"{inputs['input_ids'].shape[1]} tokens enter the text tower, but its blocks read {split.hidden.shape[1]} "
             "positions: Isthmus must know what each position is, so let the tokenizer give all of them."
         )
-    without = inputs["attention_mask"].clone()
-    without[0, layouts[0].pieces[0].position] = 0
-    masked = not alike(split.embedding[0], tower.embed({**inputs, "attention_mask": without})[0])
+    masked = _heeds_mask(tower, first)
     beside: Inputs = first.texts(_TEXTS, truncate=True)[0]
     padded = not alike(split.embedding[0], tower.embed(beside)[0])
     reader = TextReader(tokenizer, max_tokens=max_tokens, device=device, masked=masked, always_padded=padded)
     return tower if masked else replace(tower, encode=_unmasked(tower.encode)), reader, split.embedding
+
+
+def _heeds_mask(tower: Tower, reader: TextReader) -> bool:
+    """Whether a token that the mask leaves out changes a text; taken for granted where all texts are one token."""
+    for text in _TEXTS:
+        inputs, layouts, _ = reader.texts([text], truncate=True)
+        without = inputs["attention_mask"].clone()
+        without[0, layouts[0].pieces[0].position] = 0
+        if without.any():  # of no token at all, no model gives an embedding
+            return not alike(tower.embed(inputs)[0], tower.embed({**inputs, "attention_mask": without})[0])
+    return True
 
 
 def _unmasked(encode: Encode) -> Encode:

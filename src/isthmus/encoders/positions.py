@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +61,9 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
         return Patches(-(-pixels.shape[-1] // parts.leaving.shape[-1]))
     if pixels.ndim == 3:
         side = round((pixels.shape[-1] / 3) ** 0.5)
-        return _checked(encode, inputs, parts, entering, side, _one_patch_changed(pixels), pixels.shape[1])
+        count = pixels.shape[1]
+        changed = {i: _raised(pixels, (0, i)) for i in _some(count, count)}
+        return _checked(encode, inputs, parts, entering, side, changed, count)
     if parts.patch is None:
         raise ModelError(
             "No convolution of this image tower cuts the pixels into patches: describe the towers by hand and give the "
@@ -68,10 +71,11 @@ def patches_of(encode: Encode, inputs: Inputs, parts: Parts, *, entering: str) -
         )
     side = _side(pixels, parts.patch, parts.entering.shape[1])
     rows, columns = (length // side for length in pixels.shape[-2:])
-    three = pixels.repeat(3, 1, 1, 1)
-    three[1, :, :side, :side] += 1
-    three[2, :, (rows - 1) * side : rows * side, (columns - 1) * side : columns * side] += 1
-    return _checked(encode, inputs, parts, entering, side, three, rows * columns)
+    changed = {}
+    for i in _some(rows * columns, columns):
+        top, left = i // columns * side, i % columns * side
+        changed[i] = _raised(pixels, (..., slice(top, top + side), slice(left, left + side)))
+    return _checked(encode, inputs, parts, entering, side, changed, rows * columns)
 
 
 def _side(pixels: Tensor, stride: int, length: int) -> int:
@@ -83,25 +87,35 @@ def _side(pixels: Tensor, stride: int, length: int) -> int:
     return next(sides, stride)
 
 
-def _one_patch_changed(pixels: Tensor) -> Tensor:
-    """Three copies of patches `(1, N, values)`: as they are, with the first changed, and with the last."""
-    three = pixels.repeat(3, 1, 1)
-    three[1, 0] += 1
-    three[2, -1] += 1
-    return three
+def _some(count: int, columns: int) -> list[int]:
+    """Patches that tell the order of all: the first two, the end of a row and the start of the next, middle and last.
+
+    Raising only the first and last would miss an order column by column, or one that moves the patches between.
+    """
+    return sorted({0, 1, columns - 1, columns, count // 2, count - 1} & {*range(count)})
+
+
+def _raised(pixels: Tensor, where: tuple[Any, ...]) -> Tensor:
+    """A copy that is brighter there."""
+    other = pixels.clone()
+    other[where] += 1
+    return other
 
 
 def _checked(
-    encode: Encode, inputs: Inputs, parts: Parts, entering: str, side: int, three: Tensor, count: int
+    encode: Encode, inputs: Inputs, parts: Parts, entering: str, side: int, changed: Mapping[int, Tensor], count: int
 ) -> Patches:
-    others = {k: v.expand(3, *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
-    states = entering_states(encode, {**others, entering: three}, parts.first).float()
+    """Each of these patches, changed alone, must change one position, as far along the sequence as it is in rows."""
+    copies = torch.cat([inputs[entering], *changed.values()])
+    others = {k: v.expand(len(copies), *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
+    states = entering_states(encode, {**others, entering: copies}, parts.first).float()
     states = states.transpose(0, 1) if parts.sequence_first else states
-    changed = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
-    first, last = (one.nonzero()[:, 0].tolist() for one in changed)
-    if len(first) != 1 or len(last) != 1 or last[0] - first[0] != count - 1:
+    differ = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
+    found = [one.nonzero()[:, 0].tolist() for one in differ]
+    before = found[0][0] if found[0] else 0
+    if found != [[before + i] for i in changed]:
         raise ModelError(f"The {count} patches of this image tower do not stand row by row in its sequence: {_BY_HAND}")
-    return Patches(side, first[0], states.shape[1] - 1 - last[0])
+    return Patches(side, before, states.shape[1] - before - count)
 
 
 def _is_row(value: Any) -> bool:

@@ -47,7 +47,7 @@ class Split:
         if rows is None:
             rows = torch.arange(len(hidden), device=hidden.device) % len(self.hidden)
         with undisturbed(self.tower.model), resumed(self, hidden, rows):
-            return self.tower.run(self._expanded(rows))
+            return self.tower.run(self._expanded(rows), replaced=hidden)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -111,4 +111,4 @@ class Entrance(Split):
             inputs[self.tower.stem_input] = hidden
         vectors = hidden[:, : -self.appended] if self.appended else hidden
         with undisturbed(self.tower.model), entered(self.tower, vectors):
-            return self.tower.run(inputs)
+            return self.tower.run(inputs, replaced=hidden)

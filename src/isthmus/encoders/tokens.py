@@ -65,6 +65,9 @@ class Tokens:
             ) from error
         if any(not 0 <= start <= end <= len(text) for _, start, end in found):
             raise OptionError("The tokenizer gives a token characters that the text does not have: mend its offsets.")
+        starts = [start for _, start, end in found if start < end]
+        if starts != sorted(starts):
+            raise OptionError("The tokenizer gives tokens out of order: give them in the order of their characters.")
         return found
 
     def _padded(self, rows: Sequence[Sequence[int]], width: int, value: int) -> Tensor:

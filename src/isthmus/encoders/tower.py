@@ -78,6 +78,8 @@ class Tower:
 
     def __post_init__(self) -> None:
         """Keep the whole stack: while another thread resumes, the owner holds another one."""
+        if not callable(self.encode):
+            raise OptionError(f"encode of a tower must be a function from inputs to embeddings, not {self.encode!r}.")
         with lock_of(self.model):
             found = blocks_of(self.owner, self.stack)
             for what, place in (("stem", self.stem), ("lookup", self.lookup)):
@@ -129,8 +131,8 @@ class Tower:
         embedding: Tensor = self._once("embed", _ordinary(inputs), run)[0]
         return embedding
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """The model's own code, `encode`, its passes counted; gradients flow where the inputs ask for them."""
+    def run(self, inputs: Inputs, *, replaced: Tensor | None = None) -> Tensor:
+        """The model's own code, `encode`, its passes counted; gradients flow where its inputs ask for them."""
         device = device_of(self.model).type
         cast = nullcontext() if self.autocast is None else torch.autocast(device, dtype=self.autocast)
         with cast:
@@ -141,6 +143,11 @@ class Tower:
         count(embedding)
         if embedding.requires_grad:
             self._check_slopes(embedding)
+        elif replaced is not None and replaced.requires_grad and torch.is_grad_enabled():
+            raise ModelError(
+                f"encode of the {self.side} tower gives no gradient: leave out torch.no_grad() and detach() in it, or "
+                "choose a method without gradients, such as occlusion, rise or shapley."
+            )
         return embedding
 
     def split(self, inputs: Inputs, layer: float) -> Split:
