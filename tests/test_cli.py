@@ -185,8 +185,9 @@ def test_lists(run: Any) -> None:
     assert "--model open_clip:" in printed
 
 
-def test_models_lists_cached_clips(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, kind in (("models--me--my-clip", "clip"), ("models--me--bert", "bert")):
+def test_models_lists_cached_dual_encoders(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"my-clip": "clip", "my-siglip": "siglip", "my-align": "align", "bert": "bert", "none": None, "new": "new"}
+    for name, kind in ((f"models--me--{name}", kind) for name, kind in kinds.items()):
         snapshot = tmp_path / name / "snapshots" / "abc"
         snapshot.mkdir(parents=True)
         (tmp_path / name / "refs").mkdir()
@@ -196,8 +197,7 @@ def test_models_lists_cached_clips(run: Any, tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("huggingface_hub.scan_cache_dir", lambda: scan_cache_dir(tmp_path))
     _, printed, _ = run("models")
-    assert "me/my-clip" in printed
-    assert "me/bert" not in printed
+    assert [name for name in kinds if f"me/{name}" in printed] == ["my-clip", "my-siglip", "my-align"]
 
 
 def test_doctor(run: Any, monkeypatch: pytest.MonkeyPatch, mini: Any) -> None:

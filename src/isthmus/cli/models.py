@@ -13,7 +13,7 @@ def models() -> None:
 
     console = output()
     console.print(Text.assemble(("mini", "bold"), "  bundled: a small CLIP for demonstration and tests; no network"))
-    for name in cached_clips():
+    for name in cached_models():
         console.print(Text.assemble((name, "bold"), "  in the local Hugging Face cache"))
     console.print(
         "Any dual encoder of transformers works by its hub name (such as openai/clip-vit-base-patch32 or\n"
@@ -26,12 +26,14 @@ def models() -> None:
     )
 
 
-def cached_clips() -> list[str]:
-    """Hub names of the CLIP models in the local cache."""
+def cached_models() -> list[str]:
+    """Hub names of the dual encoders in the local cache."""
     import json
 
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
+
+    from isthmus.encoders.hub import is_dual_encoder
 
     try:
         repositories = scan_cache_dir().repos
@@ -44,6 +46,6 @@ def cached_clips() -> list[str]:
             kinds = [json.loads(f.file_path.read_text(encoding="utf-8")).get("model_type") for f in configs]
         except (OSError, ValueError, AttributeError):
             continue
-        if "clip" in kinds:
+        if any(is_dual_encoder(kind) for kind in kinds):
             found.append(str(repository.repo_id))
     return sorted(found)

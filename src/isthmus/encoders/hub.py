@@ -190,3 +190,14 @@ def revision_of(model: Any, path: Path) -> str:
         return digest.hexdigest()[:12]
     commit = getattr(model.config, "_commit_hash", None)
     return str(commit)[:12] if commit else fingerprint(model)
+
+
+def is_dual_encoder(model_type: Any) -> bool:
+    """Whether transformers knows a dual encoder of a type of model, as a configuration names it."""
+    from transformers import MODEL_MAPPING
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        return False
+    found = MODEL_MAPPING.get(CONFIG_MAPPING[model_type], None)
+    return found is not None and all(hasattr(found, one) for one in _FEATURES)
