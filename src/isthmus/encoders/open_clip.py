@@ -21,7 +21,7 @@ from isthmus.encoders.positions import patches_of
 from isthmus.encoders.reference import EXAMPLE, reference_inputs
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.tower import Inputs, Tower
-from isthmus.encoders.weights import fingerprint, version_of
+from isthmus.encoders.weights import device_of, fingerprint, version_of
 from isthmus.errors import ModelError, OptionError
 from isthmus.extras import needed
 
@@ -118,7 +118,7 @@ def _image_side(model: Any, preprocess: Any) -> tuple[Tower, ComposeReader]:
     def encode(inputs: Inputs) -> Tensor:
         return _embedding(model.encode_image(inputs["pixel_values"].to(dtype()), normalize=False))
 
-    device = next(model.parameters()).device
+    device = device_of(model)
     inputs = {"pixel_values": preprocess(open_picture(EXAMPLE).image)[None].to(device)}
     parts = parts_of(model, encode, inputs, side="image", entering="pixel_values")
     patches = patches_of(encode, inputs, parts, entering="pixel_values")
@@ -144,7 +144,7 @@ def _text_side(model: Any, tokenizer: Any) -> tuple[Tower, OpenClipTexts]:
     def encode(inputs: Inputs) -> Tensor:
         return _embedding(model.encode_text(inputs["input_ids"], normalize=False))
 
-    device = next(model.parameters()).device
+    device = device_of(model)
     length = _positions(model, tokenizer)
     reader = OpenClipTexts(tokenizer, length=length, device=device)
     inputs, layouts, _ = reader.texts([_EXAMPLE_TEXT], truncate=True)
