@@ -28,6 +28,18 @@ def viewer(elem_id: str, *, hint: str = "") -> Any:
     )
 
 
+def listing(elem_id: str) -> Any:
+    """A `gr.HTML` that lists former results; its event `select` tells the `index` of the one that is chosen."""
+    return needed("gradio").HTML(
+        None,
+        html_template='<div class="iv iv-list"></div>',
+        js_on_load="window.isthmus.history(element, props, watch, trigger)",
+        apply_default_css=False,
+        elem_id=elem_id,
+        elem_classes="iv-host",
+    )
+
+
 def head() -> str:
     """The viewer's scripts, for the head of the page."""
     return "".join(f"<script>{_text(name)}</script>" for name in _SCRIPTS)
