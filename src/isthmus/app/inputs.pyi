@@ -25,11 +25,8 @@ class PictureInput(gr.Image):
         if not payload.path:  # such as a data URL in a request that no page sends
             raise InputError("This picture did not arrive: give it again.")
         return read_upload(payload.path, self.GRADIO_CACHE)
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
-
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component
