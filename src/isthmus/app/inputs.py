@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
 from isthmus.app.sentences import told
-from isthmus.app.uploads import read_upload
+from isthmus.app.uploads import Gathered, gather, read_upload
 from isthmus.errors import InputError
 
 
@@ -26,6 +26,20 @@ class PictureInput(gr.Image):
         if not payload.path:  # such as a data URL in a request that no page sends
             raise InputError("This picture did not arrive: give it again.")
         return read_upload(payload.path, self.GRADIO_CACHE)
+
+
+class FilesInput(gr.File):
+    """Pictures, and zips of pictures, from a visitor: event functions get what `gather` found, or None."""
+
+    is_template = True
+
+    @told
+    def preprocess(self, payload: ListFiles | FileData | None) -> Gathered | None:
+        """The files' bytes. Raises `gr.Error`, one sentence, where none can be used."""
+        if payload is None:
+            return None
+        files = list(payload) if isinstance(payload, ListFiles) else [payload]
+        return gather([file.path for file in files], self.GRADIO_CACHE) if files else None
 
 
 def refuse_addresses() -> None:
