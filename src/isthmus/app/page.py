@@ -61,9 +61,15 @@ def build(models: Models, limits: Limits | None = None) -> Any:
 
 
 def _tabs() -> list[tuple[str, Callable[[Page], None]]]:
-    from isthmus.app import tab_explain
+    from isthmus.app import tab_compare, tab_contrast, tab_explain, tab_folder, tab_prompts
 
-    return [("Explain", tab_explain.tab)]
+    return [
+        ("Explain", tab_explain.tab),
+        ("Contrast", tab_contrast.tab),
+        ("Compare", tab_compare.tab),
+        ("Prompts", tab_prompts.tab),
+        ("Folder", tab_folder.tab),
+    ]
 
 
 def look() -> dict[str, Any]:
