@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ def _connect(page: Page, parts: _Parts) -> None:
 def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[Sequence[Any]]:
         gr, models = page.gradio, page.models
         question = Question(
             models.get(model).name,
@@ -138,7 +138,7 @@ def _explainer(page: Page) -> Any:
         )
         still, done = [gr.skip()] * 6, gr.update(interactive=False)
 
-        def row(line: str) -> list[Any]:
+        def row(line: str) -> Sequence[Any]:
             return [*still, line, gr.update(interactive=True)]
 
         try:
@@ -200,7 +200,7 @@ def _results(page: Page, visit: Visit, *, waiting: str = _WAITING) -> list[Any]:
 
 
 def _view(now: Answer, waiting: str) -> dict[str, Any]:
-    return payload(now) | {"id": str(id(now.question)), "waiting": waiting if now.question.joint else ""}
+    return payload(now) | {"id": now.question.number, "waiting": waiting if now.question.joint else ""}
 
 
 def _kept(now: Answer) -> Shown:
