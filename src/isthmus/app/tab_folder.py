@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -81,7 +82,7 @@ def _explainer(page: Page) -> Any:
         try:
             for number, upload in enumerate(files.uploads, 1):
                 what = f"Picture {number} of {len(files.uploads)}"
-                yield from worked(visit, lambda watch, one=upload: _add(page, gallery, one, watch), row, what)
+                yield from worked(visit, partial(_add, page, gallery, upload), row, what)
         except CancelledError:
             ended = "Cancelled. "
         if not gallery.items and not ended:
