@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 
 from isthmus.app.models import Served
 from isthmus.app.page import Page
-from isthmus.app.tab_explain import LAYER, STEPS
 from isthmus.app.uploads import LIMITS
 from isthmus.app.work import Visit
 from isthmus.errors import InputError
 from isthmus.methods import METHODS
 
 T = TypeVar("T")
+
+LAYER, STEPS = 0, 10  # of nib
+MOST_STEPS = 40
 
 WORK = {
     "show_progress": "hidden",
@@ -46,7 +48,12 @@ def picture_of(page: Page, prefix: str) -> Any:
 
     del page
     return PictureInput(
-        label="Picture", sources=["upload", "clipboard", "webcam"], elem_id=f"{prefix}-picture", height=240, buttons=[]
+        label="Picture",
+        sources=["upload", "clipboard", "webcam"],
+        format="png",  # one that the page puts back is the same, to the bit
+        elem_id=f"{prefix}-picture",
+        height=240,
+        buttons=[],
     )
 
 
@@ -80,26 +87,24 @@ def settings_of(page: Page, prefix: str, *, method: bool = True) -> Settings:
         if not method:
             return Settings(model)
         chosen = gr.Dropdown(sorted(METHODS), value="nib", label="Method", elem_id=f"{prefix}-method")
-        layer = gr.Slider(
-            0,
-            _depth(page.models.get(None)),
-            value=LAYER,
-            step=1,
-            label="Layer",
-            info=f"the block whose input is explained; default {LAYER}",
-            elem_id=f"{prefix}-layer",
-        )
-        steps = gr.Slider(
-            1,
-            40,
-            value=STEPS,
-            step=1,
-            label="Steps",
-            info=f"nodes of the integral; default {STEPS}",
-            elem_id=f"{prefix}-steps",
-        )
+        layer = _slider(page, "Layer", (0, depth_of(page.models.get(None))), LAYER, f"{prefix}-layer")
+        steps = _slider(page, "Steps", (1, MOST_STEPS), STEPS, f"{prefix}-steps")
     chosen.change(lambda name: [gr.update(visible=name == "nib")] * 2, chosen, [layer, steps], **QUICK)
     return Settings(model, chosen, layer, steps)
+
+
+def _slider(page: Page, name: str, span: tuple[int, int], default: int, elem_id: str) -> Any:
+    """A slider with a mark at its default."""
+    told = {"Layer": "the block whose input is explained", "Steps": "nodes of the integral"}[name]
+    return page.gradio.Slider(
+        *span,
+        value=default,
+        step=1,
+        label=name,
+        info=f"{told}; {default} by default",
+        elem_id=elem_id,
+        elem_classes=f"isthmus-default-{default}-of-{name.lower()}",
+    )
 
 
 def options_of(method: str, layer: float, steps: float) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def options_of(method: str, layer: float, steps: float) -> dict[str, Any]:
 def there(picture: Any) -> Any:
     """The picture. Raises InputError where there is none yet."""
     if picture is None:
-        raise InputError("There is no picture yet: drop one.")
+        raise InputError("There is no picture yet: drop one, or choose an example.")
     return picture
 
 
@@ -136,6 +141,6 @@ def progress(what: str, passes: int, seconds: float) -> str:
     return f"<p role='status'>{what} · {passes} passes · {seconds:.1f} s</p>"
 
 
-def _depth(served: Served) -> int:
+def depth_of(served: Served) -> int:
     """The last layer that both towers have."""
     return min(served.encoder.image.depth, served.encoder.text.depth)

@@ -22,7 +22,7 @@ def before_and_after(former: Answer | None, now: Answer | None) -> View | None:
 
 
 def changed(former: Answer, now: Answer) -> View:
-    """The difference as a view: regions and kept words by how much their score rose, new words with what they replace."""
+    """The difference as a view: regions and words by how much their score rose; new words with what they replace."""
     one, two = former.explanation, now.explanation
     view = payload(now, title="Difference, now less before", small=True)
     view |= {

@@ -67,8 +67,13 @@
     node.style.color = ink(back);
   };
 
-  /* A small view of a grid: nothing to click but what the page makes of it. */
-  const still = (view, look, root) => {
+  const heading = (view, open) => {
+    if (open) return make("h3", {}, make("button", { type: "button", class: "iv-open", onclick: open, text: view.title || view.text }));
+    return view.title ? make("h3", { text: view.title }) : null;
+  };
+
+  /* A small view of a grid; `open` where a click opens it. */
+  const still = (view, look, root, open) => {
     const parts = stage(view), paper = paperOf(root);
     if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
     if (parts) Object.entries({ role: "img", "aria-label": view.alt }).forEach(([k, v]) => parts.frame.setAttribute(k, v));
@@ -80,7 +85,7 @@
       return node;
     }) : null;
     return make("article", { class: "iv-card" },
-      view.title ? make("h3", { text: view.title }) : null,
+      heading(view, open),
       view.subtitle ? make("p", { class: "iv-small", text: view.subtitle }) : null,
       parts ? parts.frame : null, similarity(view), words,
       ...(view.absent ? [make("p", { class: "iv-small", text: view.absent })] : []),
@@ -91,7 +96,7 @@
 
   const LOOK = { map: "red-blue", positive: false, opacity: 1, outline: true };
 
-  window.isthmus.view = (root, props, watch) => {
+  window.isthmus.view = (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
     const look = { ...LOOK };
     let shown = null;
@@ -103,7 +108,9 @@
         shown = null;
       } else if (value.grid) {
         const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : "";
-        host.replaceChildren(make("div", { class: "iv-grid", style: columns }, ...value.grid.map((one) => still(one, look, host))));
+        const open = (index) => (value.select ? () => trigger("select", { index }) : null);
+        host.replaceChildren(make("div", { class: "iv-grid", style: columns },
+          ...value.grid.map((one, index) => still(one, look, host, open(index)))));
         shown = null;
       } else if (shown && value.id && shown.id === value.id) shown.update(value);
       else shown = window.isthmus.interactive(host, value, look);
