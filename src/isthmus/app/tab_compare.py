@@ -139,7 +139,9 @@ def facts_of(row: CompareRow, reference: bool = False) -> list[str]:
         for name, value in (("regions", row.agreement_image), ("words", row.agreement_text))
         if value is not None
     ]
-    agreement = "the reference" if reference else "agreement: " + ", ".join(agreed) if agreed else "no agreement defined"
+    agreement = (
+        "the reference" if reference else "agreement: " + ", ".join(agreed) if agreed else "no agreement defined"
+    )
     return [f"{', '.join(scales)}; {_UNITS[row.units]}", ", ".join(value for _, value in cost(row)), agreement]
 
 
