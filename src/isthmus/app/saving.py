@@ -133,7 +133,7 @@ def save_row(prefix: str, state: Any) -> None:
     They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python` and `PREFIX-command`.
     """
     gr = needed("gradio")
-    with gr.Group(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as group:
+    with gr.Column(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as group:
         with gr.Row():
             buttons = {
                 kind: gr.Button(label, size="sm", elem_id=f"{prefix}-save-{kind}", min_width=64)

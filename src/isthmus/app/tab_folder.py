@@ -53,7 +53,8 @@ def tab(page: Page) -> None:
     results = [cards, opened, kept, shown, status, cancel]
     gr.on([run.click, text.submit], told(_explainer(page)), asked, results, **WORK)
     order.change(told(_sorted), [kept, order], cards, **QUICK)
-    cards.select(told(_opener(page)), [kept, order], [opened, shown], **QUICK)
+    opening = {**WORK, "concurrency_id": "opening"}  # in the queue, without which a state's change is not told
+    cards.select(told(_opener(page)), [kept, order], [opened, shown], **opening)
 
 
 def _explainer(page: Page) -> Any:
