@@ -103,7 +103,7 @@ def _slider(page: Page, name: str, span: tuple[int, int], default: int, elem_id:
         label=name,
         info=f"{told}; {default} by default",
         elem_id=elem_id,
-        elem_classes=f"isthmus-default-{default}-of-{name.lower()}",
+        elem_classes=f"isthmus-marked isthmus-default-{default}",
     )
 
 

@@ -18,13 +18,13 @@ def before_and_after(former: Answer | None, now: Answer | None) -> View | None:
         payload(one, title=title, small=True, with_scale=(former, now))
         for one, title in ((former, "Before"), (now, "Now"))
     )
-    return grid([old, new, changed(former, now)], columns=0)
+    return grid([old, new, changed(former, now)]) | {"title": "What the edit changed"}
 
 
 def changed(former: Answer, now: Answer) -> View:
     """The difference as a view: regions and words by how much their score rose; new words with what they replace."""
     one, two = former.explanation, now.explanation
-    view = payload(now, title="Difference, now less before", small=True)
+    view = payload(now, title="Difference", small=True)
     view |= {
         "difference": True,
         "similarity": _less(two.similarity, one.similarity),

@@ -80,16 +80,18 @@ def tab(page: Page) -> None:
             text = text_of(page, "explain-text", "Text", "a dog on the grass", lines=1)
             live = gr.HTML(elem_id="explain-similarity", elem_classes="isthmus-live")
             run, cancel = buttons_of(page, "explain", "Explain", visit)
+            status = gr.HTML(elem_id="explain-status", elem_classes="isthmus-status")
             settings = settings_of(page, "explain")
         with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
-            status = gr.HTML(elem_id="explain-status", elem_classes="isthmus-status")
             shown = viewer("explain-viewer", hint=_HINT)
             save_row("explain", kept)
-            with gr.Row(elem_classes="isthmus-history"):
-                undo = gr.Button("Undo", size="sm", interactive=False, elem_id="explain-undo", min_width=80)
-                redo = gr.Button("Redo", size="sm", interactive=False, elem_id="explain-redo", min_width=80)
             changes = viewer("explain-changes")
-            past = listing("explain-history")
+            with gr.Column(elem_classes="isthmus-past"):
+                with gr.Row(elem_classes="isthmus-history"):
+                    gr.HTML("<h2>History</h2>")
+                    undo = gr.Button("Undo", size="sm", interactive=False, elem_id="explain-undo", min_width=70)
+                    redo = gr.Button("Redo", size="sm", interactive=False, elem_id="explain-redo", min_width=70)
+                past = listing("explain-history")
     _connect(
         page,
         _Parts(
@@ -139,12 +141,17 @@ def _explainer(page: Page) -> Any:
             return [*still, line, gr.update(interactive=True)]
 
         try:
-            answer = yield from worked(visit, lambda watch: ask(models, question, watch=watch), row, "Explaining")
+            answer = yield from worked(
+                visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
+            )
             history.keep(visit, answer, page.limits.history)
             yield [*_results(page, visit), "", done]
             if question.joint:
                 whole = yield from worked(
-                    visit, lambda watch: ask_joint(models, answer, watch=watch), row, "Preparing words and regions"
+                    visit,
+                    lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
+                    row,
+                    "Preparing words and regions",
                 )
                 history.improve(visit, answer, whole)
                 yield [*_results(page, visit), "", done]

@@ -80,9 +80,11 @@
     const words = view.words.length ? sentence(view, (one, i) => {
       const node = make("span", { class: "iv-word", "data-word": i, title: signed(one.score), text: one.text },
         make("span", { class: "iv-spoken", text: ` ${signed(one.score)}` }));
-      if (one.was) node.append(make("s", { class: "iv-was", text: one.was, "aria-label": `was ${one.was}` }));
       tint(node, one.score, view.wordLimit, look.map, look.positive, paper);
-      return node;
+      if (!one.was) return node;
+      const whole = make("span", { class: "iv-swap" }, make("span", { class: "iv-spoken", text: "was " }), make("s", { text: one.was }), " ");
+      whole.append(node);
+      return whole;
     }) : null;
     return make("article", { class: "iv-card" },
       heading(view, open),
@@ -109,7 +111,7 @@
       } else if (value.grid) {
         const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : "";
         const open = (index) => (value.select ? () => trigger("select", { index }) : null);
-        host.replaceChildren(make("div", { class: "iv-grid", style: columns },
+        host.replaceChildren(...(value.title ? [make("h2", { text: value.title })] : []), make("div", { class: "iv-grid", style: columns },
           ...value.grid.map((one, index) => still(one, look, host, open(index)))));
         shown = null;
       } else if (shown && value.id && shown.id === value.id) shown.update(value);

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from isthmus.encoders.sharing import Shared
 from isthmus.errors import IsthmusError
 
 T = TypeVar("T")
 _TICK = 0.15
+_STORE = 24 << 20  # bytes
 
 
 class CancelledError(IsthmusError):
@@ -73,6 +75,7 @@ class Visit:
         work: what runs now, if anything.
         answers: results, oldest first.
         at: the place of the one that is shown.
+        store: what the model made of the last pictures and texts.
     """
 
     def __init__(self) -> None:
@@ -80,6 +83,7 @@ class Visit:
         self.work: Work[Any] | None = None
         self.answers: list[Any] = []
         self.at = -1
+        self.store = Shared(_STORE)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         """Gradio copies the first value of a state for every visitor: each begins anew."""
@@ -101,3 +105,4 @@ class Visit:
         self.cancel()
         self.answers.clear()
         self.at = -1
+        self.store = Shared(_STORE)
