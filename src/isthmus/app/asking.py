@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -123,8 +123,8 @@ def there(picture: Any) -> Any:
 
 
 def worked(
-    visit: Visit, function: Callable[[Callable[[int], None]], T], row: Callable[[str], Sequence[Any]], what: str
-) -> Generator[Sequence[Any], None, T]:
+    visit: Visit, function: Callable[[Callable[[int], None]], T], row: Callable[[str], list[Any]], what: str
+) -> Generator[list[Any], None, T]:
     """Run work for a visitor, yielding rows of outputs that tell how far it is; returns what it gave.
 
     Raises CancelledError where it was cancelled.
