@@ -145,16 +145,22 @@ def there(picture: Any) -> Any:
 
 
 def worked(
-    visit: Visit, function: Callable[[Callable[[int], None]], T], row: Callable[[str], list[Any]], what: str
+    visit: Visit,
+    function: Callable[[Callable[[int], None]], T],
+    row: Callable[[str], list[Any]],
+    what: str | Callable[[], str],
 ) -> Generator[list[Any], None, T]:
     """Run work for a visitor, yielding rows of outputs that tell how far it is; returns what it gave.
+
+    `what` names the work, or tells at any time what is done just now; it is not a visitor's.
 
     Raises CancelledError where it was cancelled.
     """
     work = visit.begin(function)
-    yield row(progress(what, 0, 0.0))
+    name = what if callable(what) else lambda: what
+    yield row(progress(name(), 0, 0.0))
     for passes, seconds in work.ticks():
-        yield row(progress(what, passes, seconds))
+        yield row(progress(name(), passes, seconds))
     return work.result()
 
 

@@ -42,6 +42,11 @@ class Gallery:
     items: list[Item] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def done(self) -> int:
+        """How many files have given something, or were left out."""
+        return len(self.items) + len(self.left_out)
+
     def add(self, upload: Upload, answer: Answer) -> None:
         """Keep what a picture gave."""
         card = payload(answer, title=upload.name, small=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from html import escape
 from typing import Any
@@ -84,11 +84,12 @@ def _explainer(page: Page) -> Any:
         def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
 
-        ended = ""
+        def at() -> str:
+            return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
+
+        total, before, ended = len(files.uploads), gallery.done, ""
         try:
-            for number, upload in enumerate(files.uploads, 1):
-                what = f"Picture {number} of {len(files.uploads)}"
-                yield from worked(visit, partial(_add, page, gallery, upload), row, what)
+            yield from worked(visit, partial(_add_all, page, gallery, files.uploads), row, at)
         except CancelledError:
             ended = "Cancelled. "
         if not gallery.items and not ended:
@@ -99,15 +100,16 @@ def _explainer(page: Page) -> Any:
     return explain_all
 
 
-def _add(page: Page, gallery: Gallery, upload: Upload, watch: Any) -> None:
-    """Explain one picture; one that cannot be used is left out with its reason."""
-    watch(0)
-    try:
-        gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch))
-    except CancelledError:
-        raise
-    except IsthmusError as error:
-        gallery.left_out.append((upload.name, sentence(error)))
+def _add_all(page: Page, gallery: Gallery, uploads: Sequence[Upload], watch: Callable[[int], None]) -> None:
+    """Explain one picture after the other; one that cannot be used is left out with its reason."""
+    for upload in uploads:
+        watch(0)  # a picture that cannot be used has no pass
+        try:
+            gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch))
+        except CancelledError:
+            raise
+        except IsthmusError as error:
+            gallery.left_out.append((upload.name, sentence(error)))
 
 
 def _question(gallery: Gallery, upload: Upload) -> Question:
