@@ -25,10 +25,9 @@ class Item:
     card: View
 
     def answer(self, question: Question) -> Answer:
-        """The answer as it was, its picture decoded again; `question` is that of any picture of the gallery."""
-        picture = self.upload.picture()
-        whole = replace(self.explanation, picture=display_copy(Picture(picture)))
-        return Answer(replace(question, picture=picture), whole, whole.provenance.seconds)
+        """The answer as it was; `question` is what was asked, with the picture decoded again."""
+        whole = replace(self.explanation, picture=display_copy(Picture(question.picture)))
+        return Answer(question, whole, whole.provenance.seconds)
 
 
 @dataclass(eq=False)
