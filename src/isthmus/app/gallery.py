@@ -25,10 +25,9 @@ class Item:
     card: View
 
     def answer(self, question: Question) -> Answer:
-        """The answer as it was, its picture decoded again; `question` is that of any picture of the gallery."""
-        picture = self.upload.picture()
-        whole = replace(self.explanation, picture=display_copy(Picture(picture)))
-        return Answer(replace(question, picture=picture), whole, whole.provenance.seconds)
+        """The answer as it was; `question` is what was asked, with the picture decoded again."""
+        whole = replace(self.explanation, picture=display_copy(Picture(question.picture)))
+        return Answer(question, whole, whole.provenance.seconds)
 
 
 @dataclass(eq=False)
@@ -41,6 +40,11 @@ class Gallery:
     options: Mapping[str, Any] = field(default_factory=dict)
     items: list[Item] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """How many files have given something, or were left out."""
+        return len(self.items) + len(self.left_out)
 
     def add(self, upload: Upload, answer: Answer) -> None:
         """Keep what a picture gave."""
@@ -88,7 +92,7 @@ def facts_of(one: Explanation) -> list[str]:
     if delta is not None:
         facts.append(f"delta {delta:.2%}")
     if share is not None and one.image is not None:
-        facts.append(f"corners {share:.0%} of what speaks for it, on {corners(one.image.scores)[1]:.0%} of the area")
+        facts.append(f"corners {share:.0%}; evenly spread {corners(one.image.scores)[1]:.0%}")
     return facts
 
 

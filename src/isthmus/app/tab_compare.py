@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus.app.asking import WORK, buttons_of, picture_of, settings_of, text_of, there, worked
+from isthmus.app.asking import WORK, buttons_of, picture_of, samples_of, settings_of, status_of, text_of, there, worked
 from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question
 from isthmus.app.saving import Shown, save_row
@@ -15,7 +15,7 @@ from isthmus.app.uploads import LIMITS, clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
 from isthmus.app.work import CancelledError, Visit
-from isthmus.drawing.compared_words import cost, in_units, meaning_of_agreement
+from isthmus.drawing.compared_words import cost, meaning_of_agreement
 from isthmus.drawing.scale import region_scale, word_scale
 from isthmus.encoders.counting import watched
 from isthmus.errors import InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isthmus.comparison import CompareRow, Comparison
 
 _USUAL = ("nib", "m2ib", "gradcam", "grad-eclip", "chefer", "clip-surgery")
+_UNITS = {"score": "that of the similarity", "bits": "bits", "": "none"}
 _HINT = "Choose some methods, and see what each of them says of one picture and one text."
 
 
@@ -33,9 +34,12 @@ def tab(page: Page) -> None:
     gr = page.gradio
     visit, shown = gr.State(Visit(), delete_callback=Visit.close), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
-        with gr.Column(scale=4, min_width=300, elem_classes="isthmus-ask"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             picture = picture_of(page, "compare")
-            text = text_of(page, "compare-text", "Text", "a dog on the grass")
+            place = gr.Row()
+            text = text_of(page, "compare-text", "Text", "a dog on the grass", lines=1)
+            with place:
+                samples_of(page, "compare", picture, text)
             methods = gr.Dropdown(
                 sorted(METHODS),
                 value=[name for name in _USUAL if name in METHODS],
@@ -45,16 +49,17 @@ def tab(page: Page) -> None:
                 elem_id="compare-methods",
             )
             run, cancel = buttons_of(page, "compare", "Compare", visit)
+            status = status_of(page, "compare")
             settings = settings_of(page, "compare", method=False)
-        with gr.Column(scale=9, min_width=320, elem_classes="isthmus-answer"):
-            status = gr.HTML(elem_id="compare-status", elem_classes="isthmus-status")
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
+            said = gr.HTML(elem_id="compare-summary", elem_classes="isthmus-status")
             compared = viewer("compare-viewer", hint=_HINT)
             save_row("compare", shown)
     gr.on(
         [run.click, text.submit],
         told(_comparer(page)),
         [picture, text, methods, *settings.inputs, visit],
-        [compared, shown, status, cancel],
+        [compared, shown, said, status, cancel],
         **WORK,
     )
 
@@ -64,7 +69,7 @@ def _comparer(page: Page) -> Any:
 
     def compare(picture: Any, text: str, methods: Any, model: str, visit: Visit) -> Iterator[Any]:
         question = Question(page.models.get(model).name, there(picture), clean_text(text))
-        names, still = chosen_of(methods), [gr.skip()] * 2
+        names, still = chosen_of(methods), [gr.skip()] * 3
 
         def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
@@ -75,7 +80,7 @@ def _comparer(page: Page) -> Any:
         except CancelledError:
             yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
             return
-        yield [cards_of(question, found), shown_of(question, found), _said(found), gr.update(interactive=False)]
+        yield [cards_of(question, found), shown_of(question, found), _said(found), "", gr.update(interactive=False)]
 
     return compare
 
@@ -104,10 +109,10 @@ def compared_by(page: Page, question: Question, names: Sequence[str], watch: Any
 
 def cards_of(question: Question, comparison: Comparison) -> View:
     """A card for each method, on a scale of its own."""
-    return grid([_card(question, row) for row in comparison.rows])
+    return grid([_card(question, row, row is comparison.first("image")) for row in comparison.rows])
 
 
-def _card(question: Question, row: CompareRow) -> View:
+def _card(question: Question, row: CompareRow, reference: bool) -> View:
     head = {"title": row.method, "subtitle": row.title}
     if row.explanation is None:
         refused = {"small": True, "text": "", "words": [], "similarity": None, "alt": "", "cardFacts": []}
@@ -118,25 +123,30 @@ def _card(question: Question, row: CompareRow) -> View:
         for name, side in (("picture", row.explanation.image), ("text", row.explanation.text))
         if side is None
     ]
-    return {**view, **head, "similarity": None, "absent": " ".join(absent), "cardFacts": facts_of(row)}
+    return {**view, **head, "similarity": None, "absent": " ".join(absent), "cardFacts": facts_of(row, reference)}
 
 
-def facts_of(row: CompareRow) -> list[str]:
+def facts_of(row: CompareRow, reference: bool = False) -> list[str]:
     """The scales in the method's own unit, what it costs, and how far it agrees with the first method."""
     one = row.explanation
     assert one is not None
-    scales = []
-    for scale, side in ((region_scale([one]), one.image), (word_scale([one]), one.text)):
-        if side is not None:
-            unit = in_units(scale, row).unit
-            scales.append(f"±{scale.limit:.2g} {unit if row.units else unit + ', without a unit'}")
+    scales = [
+        f"{name} ±{scale.limit:.3g}" if any(values) else f"{name} zero everywhere"
+        for name, scale, values in (
+            ("regions", region_scale([one]), [] if one.image is None else one.image.scores.ravel().tolist()),
+            ("words", word_scale([one]), [] if one.text is None else [word.score for word in one.text.words]),
+        )
+        if values
+    ]
     agreed = [
-        f"{name} {value:+.2f}"
+        f"{name} {value:+.2f}".replace("-", "\u2212")
         for name, value in (("regions", row.agreement_image), ("words", row.agreement_text))
         if value is not None
     ]
-    facts = ["scale " + ", ".join(scales), ", ".join(value for _, value in cost(row))]
-    return [*facts, *(["agreement: " + ", ".join(agreed)] if agreed else [])]
+    agreement = (
+        "the reference" if reference else "agreement: " + ", ".join(agreed) if agreed else "no agreement defined"
+    )
+    return [", ".join(scales), f"unit: {_UNITS[row.units]}", ", ".join(value for _, value in cost(row)), agreement]
 
 
 def _reason(row: CompareRow) -> InputError:
