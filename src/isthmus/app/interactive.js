@@ -33,6 +33,8 @@
         onpointerenter: () => this.tell(i), onfocus: () => this.tell(i), onpointerleave: () => this.tell(null),
         onblur: () => this.tell(null),
       }, one.text));
+      this.line.classList.toggle("iv-long", view.text.length > 90);
+      this.line.classList.toggle("iv-longer", view.text.length > 300);
       this.buttons = [...this.line.querySelectorAll(".iv-word")];
       const side = make("div", { class: "iv-side" }, similarity(view), this.legend, this.value, this.display());
       this.host.replaceChildren(
