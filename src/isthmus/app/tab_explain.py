@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -132,7 +132,7 @@ def _connect(page: Page, parts: _Parts) -> None:
 def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
-    ) -> Iterator[Sequence[Any]]:
+    ) -> Iterator[list[Any]]:
         gr, models = page.gradio, page.models
         question = Question(
             models.get(model).name,
@@ -144,7 +144,7 @@ def _explainer(page: Page) -> Any:
         still, done = [gr.skip()] * 6, gr.update(interactive=False)
         visit.turn = turn = visit.turn + 1
 
-        def row(line: str) -> Sequence[Any]:
+        def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
 
         try:
