@@ -1,0 +1,72 @@
+"""Fixtures: the running app, and pages of Debian's Chromium on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.browsing import FLAGS, Visit, axe_script, chromium, missing
+from app.server import Server, running
+
+
+def _needs(library: str) -> None:
+    try:
+        __import__(library)
+    except ImportError:
+        missing(f"no {library}: pip install 'isthmus[dev]'")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`isthmus app --models mini`, one for all tests of this process."""
+    _needs("gradio")
+    with running(tmp_path_factory.mktemp("app")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Debian's Chromium. Playwright's event loop runs as long as it does, so it ends with its module."""
+    _needs("playwright")
+    path = chromium()
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Open the app in a new session: `visit(width=400, dark=True)`. Afterwards each page is checked (`Visit.check`)."""
+    visits = []
+
+    def go(*, width: int = 1400, height: int = 900, dark: bool = False, **options: Any) -> Visit:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            **options,
+        )
+        context.set_default_timeout(30_000)
+        one = Visit(context.new_page(), context, server.url)
+        visits.append(one)
+        one.page.goto(server.url)
+        one.page.get_by_role("tab").first.wait_for()
+        return one
+
+    yield go
+    for one in visits:
+        one.context.close()
+    for one in visits:
+        one.check()
+
+
+@pytest.fixture(scope="session")
+def axe() -> Path:
+    """The script of axe-core."""
+    return axe_script()
