@@ -34,10 +34,26 @@ def linked(name: str, target: str) -> bytes:
 
 def _path_tricks() -> Iterator[Bad]:
     names = (
-        f"../{CANARY}.png", f"../../../../tmp/{CANARY}.png", f"/tmp/{CANARY}.png", f"a/../../{CANARY}.png", f"..\\{CANARY}.png",
-        f"C:\\{CANARY}.png", f"a/./../../{CANARY}.png", f"....//{CANARY}.png", "a\x00.png", "x" * 5000 + ".png", "a/" * 500 + "a.png",
-        f"{SCRIPT}.png", '"><img src=x onerror=window.hacked=1>.png', ".hidden.png", "new\nline.png", "\u202egnp.exe", "CON.png", " .png", "a.png/",
-    )  # fmt: skip
+        f"../{CANARY}.png",
+        f"../../../../tmp/{CANARY}.png",
+        f"/tmp/{CANARY}.png",
+        f"a/../../{CANARY}.png",
+        f"..\\{CANARY}.png",
+        f"C:\\{CANARY}.png",
+        f"a/./../../{CANARY}.png",
+        f"....//{CANARY}.png",
+        "a\x00.png",
+        "x" * 5000 + ".png",
+        "a/" * 500 + "a.png",
+        f"{SCRIPT}.png",
+        '"><img src=x onerror=window.hacked=1>.png',
+        ".hidden.png",
+        "new\nline.png",
+        "\u202egnp.exe",
+        "CON.png",
+        " .png",
+        "a.png/",
+    )
     for name in names:
         yield Bad(f"zip with {name[:40]!a}", "pictures.zip", packed({name: drawn()}))
     for target in ("/etc/passwd", "..", "/", "after.png", "/dev/zero"):

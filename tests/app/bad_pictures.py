@@ -142,7 +142,7 @@ class _Runs:
 
 def others() -> Iterator[Bad]:
     """No pictures, under a picture's name; formats that can run or fetch something."""
-    rng = random.Random(6)
+    rng, program = random.Random(6), pickle.dumps(_Runs())
     eps = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch {CANARY}) (w) file pop\nshowpage\n%%EOF\n"
     href = f'<image href="file:///etc/passwd"/><image href="http://127.0.0.1:9/{CANARY}"/>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" onload="window.hacked=1">{SCRIPT}{href}</svg>'
@@ -159,9 +159,10 @@ def others() -> Iterator[Bad]:
         "program.jpg": b"\x7fELF\x02\x01\x01" + bytes(200),
         "windows.jpg": b"MZ" + bytes(200),
         "shell.png": f"#!/bin/sh\ntouch {CANARY}\n",
-        "pickled.png": pickle.dumps(_Runs()),
-        "pickled.pkl": pickle.dumps(_Runs()),
-        "array.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(128) + pickle.dumps(_Runs()),
+        "pickled.png": program,
+        "pickled.pkl": program,
+        "array.npy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(128)
+        + program,
         "noise.png": rng.randbytes(1 << 20),
         "zeros.jpg": bytes(5 << 20),
         "words.png": "a dog on the grass\n" * 1000,
@@ -175,7 +176,9 @@ def others() -> Iterator[Bad]:
         "entity.svg": entity,
         "windows.wmf": b"\xd7\xcd\xc6\x9a" + bytes(100),
         "photo.psd": b"8BPS\x00\x01" + bytes(6) + struct.pack(">HIIHH", 3, 30_000, 30_000, 8, 3) + bytes(60),
-        "stars.fits": b"SIMPLE  =                    T".ljust(80) + b"NAXIS1  = 99999999999".ljust(80) + b"END".ljust(2720),
+        "stars.fits": b"SIMPLE  =                    T".ljust(80)
+        + b"NAXIS1  = 99999999999".ljust(80)
+        + b"END".ljust(2720),
         "movie.fli": struct.pack("<IHHHH", 128, 0xAF11, 65535, 65535, 65535) + bytes(120),
         "grib.png": b"GRIB\x00\x00\x00\x01" + bytes(50),
         "icon.ico": b"\0\0\1\0\xff\xff" + bytes(16) * 20,
@@ -185,7 +188,7 @@ def others() -> Iterator[Bad]:
         "jpeg2000.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60),
         "bits.xbm": f"#define im_width 999999\n#define im_height 999999\nstatic char im_bits[] = {{{'0x00,' * 99}}}",
         "pixels.xpm": f'/* XPM */\nstatic char *a[] = {{"9999 9999 9999 9"{",0" * 99}}};',
-    }  # fmt: skip
+    }
     for name, body in bodies.items():
         yield Bad(f"not a picture: {name}", name, body.encode() if isinstance(body, str) else body)
 
@@ -226,11 +229,31 @@ def odd() -> Iterator[Bad]:
 
 
 NAMES = (
-    "../../../../etc/passwd", "../../up.png", "..\\..\\up.png", "/etc/passwd", "C:\\Windows\\win.ini", "%2e%2e%2fup.png", "....//up.png",
-    f"{SCRIPT}.png", '"><img src=x onerror=window.hacked=1>.png', "a\x00b.png", "x" * 3000 + ".png", "\u202egnp.exe", ".htaccess",
-    "CON.png", "new\nline.png", "~/.bashrc", "file:///etc/passwd", "http://127.0.0.1:9/a.png", ".", "..", "", "$(touch isthmus-canary).png",
-    "{{7*7}}.png", "é😀.png",
-)  # fmt: skip
+    "../../../../etc/passwd",
+    "../../up.png",
+    "..\\..\\up.png",
+    "/etc/passwd",
+    "C:\\Windows\\win.ini",
+    "%2e%2e%2fup.png",
+    "....//up.png",
+    f"{SCRIPT}.png",
+    '"><img src=x onerror=window.hacked=1>.png',
+    "a\x00b.png",
+    "x" * 3000 + ".png",
+    "\u202egnp.exe",
+    ".htaccess",
+    "CON.png",
+    "new\nline.png",
+    "~/.bashrc",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/a.png",
+    ".",
+    "..",
+    "",
+    "$(touch isthmus-canary).png",
+    "{{7*7}}.png",
+    "é😀.png",
+)
 
 
 def named() -> Iterator[Bad]:

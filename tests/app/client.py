@@ -108,12 +108,9 @@ class Client:
         found = self.http.post("gradio_api/queue/join", content=content, headers={"Content-Type": "application/json"})
         if found.status_code != 200:
             return Answer(found.status_code, found.text)
-        lines: list[str] = []
         address = f"gradio_api/queue/data?session_hash={self.session}"
         with self.http.stream("GET", address) as stream:
-            for line in stream.iter_lines():
-                if line.startswith("data:"):
-                    lines.append(line[5:])
+            lines = [line[5:] for line in stream.iter_lines() if line.startswith("data:")]
         events = tuple(json.loads(line) for line in lines)
         return Answer(found.status_code, "\n".join(lines), events)
 

@@ -97,9 +97,28 @@ def test_bad_texts_are_refused_in_a_sentence_or_shown(client: Client, picture: A
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 10**9, 1e308, float("nan"), float("inf"), "", "nib; rm", "../mini", "/etc/passwd", "openai/clip", [], ["mini"], {},
-    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}, {"__proto__": 1}, "x" * 100_000, [[[[1]]]], "\ud800",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    10**9,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "nib; rm",
+    "../mini",
+    "/etc/passwd",
+    "openai/clip",
+    [],
+    ["mini"],
+    {},
+    {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}},
+    {"__proto__": 1},
+    "x" * 100_000,
+    [[[[1]]]],
+    "\ud800",
+)
 
 
 def test_values_that_no_control_gives_are_refused_in_a_sentence_or_taken(client: Client, picture: Any) -> None:
