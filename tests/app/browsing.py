@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from conftest import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = os.environ.get("ISTHMUS_BROWSER") == "require"
 NODE = Path(os.environ.get("ISTHMUS_NODE", ROOT / ".venv" / "node"))
 FLAGS = [

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from conftest import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 WATCHED = Path(__file__).parent / "watched"
 STARTS_WITHIN = 180  # seconds; a busy machine imports torch slowly
 
