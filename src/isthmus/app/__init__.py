@@ -1,0 +1,1 @@
+"""The web app: a page that shows what passes between a picture and a text, on this machine."""
