@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.browsing import FLAGS, Visit, axe_script, chromium, missing
 from app.server import Server, running
+from conftest import ROOT
 
 
 def _needs(library: str) -> None:
@@ -70,3 +74,18 @@ def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
 def axe() -> Path:
     """The script of axe-core."""
     return axe_script()
+
+
+@pytest.fixture(scope="session")
+def shot() -> Callable[..., None]:
+    """Keep the page as `docs/images/app-NAME.png`, where `ISTHMUS_SCREENSHOTS` is set."""
+
+    def keep(name: str, page: Any, *, full: bool = False) -> None:
+        if "ISTHMUS_SCREENSHOTS" in os.environ:
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(300)
+            taken = Image.open(io.BytesIO(page.screenshot(full_page=full)))
+            small = taken.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
+            small.save(ROOT / "docs" / "images" / f"app-{name}.png", optimize=True)
+
+    return keep
