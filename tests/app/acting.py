@@ -16,7 +16,8 @@ _READ = """(id) => {
   const number = (text) => Number(text.replace('\\u2212', '-'));
   return {
     similarity: number(host.querySelector('.iv-number').textContent),
-    words: [...host.querySelectorAll('.iv-words [data-word]')].map(w => [w.firstChild.textContent, number(w.dataset.score)]),
+    words: [...host.querySelectorAll('.iv-words [data-word]')].map(
+      (word) => [word.firstChild.textContent, number(word.dataset.score)]),
   };
 }"""
 

@@ -81,10 +81,10 @@ class Visit:
 
     def width_beyond(self) -> tuple[int, list[str]]:
         """Pixels by which the page is wider than the window, and what sticks out."""
-        return tuple(self.page.evaluate(_WIDER))  # type: ignore[return-value]
+        return tuple(self.page.evaluate(WIDER))  # type: ignore[return-value]
 
 
-_WIDER = """() => {
+WIDER = """() => {
   const seen = document.documentElement.clientWidth;
   const clipped = node => {
     for (let up = node.parentElement; up; up = up.parentElement)
