@@ -2,30 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
+from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
 from isthmus.app.sentences import told
-from isthmus.app.uploads import read_upload
+from isthmus.app.uploads import Gathered, gather, read_upload
 from isthmus.errors import InputError
 
 
-class PictureInput(gr.Image):
-    """A picture from a visitor: its event functions get an RGB picture, read by `isthmus.app.uploads`, or None."""
+@told
+def _picture(self: Any, payload: ImageData | None) -> Image.Image | None:
+    if payload is None:
+        return None
+    if not payload.path:  # such as a data URL in a request that no page sends
+        raise InputError("This picture did not arrive: give it again.")
+    return read_upload(payload.path, self.GRADIO_CACHE)
 
-    is_template = True  # Gradio shows it as its own picture component
 
-    @told
-    def preprocess(self, payload: ImageData | None) -> Image.Image | None:
-        """The picture of an uploaded file. Raises `gr.Error`, one sentence, where it cannot be used."""
-        if payload is None:
-            return None
-        if not payload.path:  # such as a data URL in a request that no page sends
-            raise InputError("This picture did not arrive: give it again.")
-        return read_upload(payload.path, self.GRADIO_CACHE)
+@told
+def _files(self: Any, payload: ListFiles | FileData | None) -> Gathered | None:
+    if payload is None:
+        return None
+    files = list(payload) if isinstance(payload, ListFiles) else [payload]
+    return gather([file.path for file in files], self.GRADIO_CACHE) if files else None
+
+
+def _reading(base: type, name: str, doc: str, preprocess: Callable[..., Any]) -> Any:
+    """A component with its own way to read; Gradio shows it as the one that it is based on (`is_template`).
+
+    It is not made by a class statement, for which Gradio writes a stub file beside the source.
+    """
+    attributes = {"__module__": __name__, "__doc__": doc, "is_template": True, "preprocess": preprocess}
+    return type.__new__(type(base), name, (base,), attributes)
+
+
+PictureInput = _reading(
+    gr.Image,
+    "PictureInput",
+    "A picture from a visitor: event functions get it as RGB, read by `isthmus.app.uploads`, or None.",
+    _picture,
+)
+FilesInput = _reading(
+    gr.File,
+    "FilesInput",
+    "Pictures and zips of pictures from a visitor: event functions get what `uploads.gather` found, or None.",
+    _files,
+)
 
 
 def refuse_addresses() -> None:

@@ -1,4 +1,4 @@
-"""What the page takes and keeps, at most."""
+"""What the page takes on at once, and for how long it keeps it; `uploads` bounds what a visitor gives."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that one visitor cannot move.
+    """Bounds of the page.
 
     Attributes:
-        upload: size of one upload, as Gradio writes it.
-        text: letters of one text.
-        queue: questions that wait at once; more are told to come back.
+        queue: questions that wait at once; whoever comes after them is told so.
         history: results that a visitor can go back to.
-        idle: seconds after which the files of a visit are deleted.
+        idle: seconds after which uploads are deleted, should a visit not have ended by then.
         sessions: visits whose state is kept at once.
     """
 
-    upload: str = "20mb"
-    text: int = 1000
     queue: int = 32
     history: int = 12
     idle: int = 3600

@@ -11,6 +11,7 @@ from PIL import Image
 
 from isthmus.app.models import Models
 from isthmus.encoders.counting import watched
+from isthmus.encoders.sharing import Shared, sharing
 from isthmus.explanation import Explanation
 from isthmus.methods import registry
 
@@ -61,27 +62,28 @@ class Answer:
 Watch = Callable[[int], None]
 
 
-def ask(models: Models, question: Question, *, watch: Watch | None = None) -> Answer:
+def ask(models: Models, question: Question, *, watch: Watch | None = None, store: Shared | None = None) -> Answer:
     """Explain a question's picture and text, without the joint map.
 
     Args:
         models: those of the page.
         question: what is asked.
         watch: told the number of inputs of every run of the model; may raise to end the work.
+        store: a visitor's own, where what a question has in common with the former ones is found again.
 
     Raises:
         InputError, OptionError, ModelError: as `isthmus.explain`.
     """
     began = time.perf_counter()
-    found = _explained(models, question, watch)
+    found = _explained(models, question, watch, store)
     return Answer(question, found, time.perf_counter() - began)
 
 
-def ask_joint(models: Models, answer: Answer, *, watch: Watch | None = None) -> Answer:
+def ask_joint(models: Models, answer: Answer, *, watch: Watch | None = None, store: Shared | None = None) -> Answer:
     """The answer with its joint map, which is what `isthmus.explain(..., joint=True)` gives; see `ask`."""
     began = time.perf_counter()
     # The text's own map is the cheap one to make again beside it.
-    found = _explained(models, answer.question, watch, joint=True, sides="text")
+    found = _explained(models, answer.question, watch, store, joint=True, sides="text")
     with_joint = replace(answer.explanation, joint=found.joint)
     return replace(answer, explanation=with_joint, joint_seconds=time.perf_counter() - began)
 
@@ -99,10 +101,12 @@ def similarity(models: Models, model: str | None, picture: Image.Image, text: st
     return float((image[0] * words[0]).sum())
 
 
-def _explained(models: Models, question: Question, watch: Watch | None, **more: Any) -> Explanation:
+def _explained(
+    models: Models, question: Question, watch: Watch | None, store: Shared | None, **more: Any
+) -> Explanation:
     from isthmus.explainer import explain
 
-    with models.get(question.model).used() as encoder, watched(watch or _unwatched):
+    with models.get(question.model).used() as encoder, watched(watch or _unwatched), sharing(store):
         found = explain(
             encoder,
             question.picture,

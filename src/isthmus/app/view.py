@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from isthmus.app.question import Answer
-from isthmus.drawing.figure import small_print
 from isthmus.drawing.heatmap import outlined
 from isthmus.drawing.pieces import fit, jpeg
 from isthmus.drawing.scale import region_scale, word_scale
+from isthmus.drawing.words import specials
 from isthmus.explanation import Array, Explanation, ImageAttribution, TextAttribution
 
 View = dict[str, Any]
@@ -44,7 +44,7 @@ def payload(
         "similarity": _number(one.similarity),
         "probability": _number(one.probability),
         "words": [],
-        "facts": list(small_print(one)) + _cost(answer),
+        "facts": _facts(answer),
         "notes": _notes(one),
         "origin": _origin(answer),
         "alt": alternative(one),
@@ -119,10 +119,21 @@ def _words(text: TextAttribution, limit: float) -> View:
     return {"words": words, "wordLimit": _number(limit)}
 
 
-def _cost(answer: Answer) -> list[str]:
-    if answer.explanation.joint is None:
-        return []
-    return [f"Words and regions together took another {answer.joint_seconds:.1f} s."]
+def _facts(answer: Answer) -> list[str]:
+    """The small print: what the scores miss of the similarity, and what the answer cost."""
+    one, found = answer.explanation, []
+    for name, side in (("Picture", one.image), ("Text", one.text)):
+        if side is not None:
+            delta = side.completeness.relative_delta
+            parts = [] if delta is None else [f"delta {delta:.2%}"]
+            parts += [f"{special} {score:+.3f}" for special, score in specials(side)[:3] if score]
+            if parts:
+                found.append(f"{name}: {', '.join(parts)}")
+    passes = one.provenance.passes
+    found.append(f"{sum(passes.values()):g} passes in {answer.seconds:.1f} s")
+    if one.joint is not None:
+        found.append(f"words with regions: {answer.joint_seconds:.1f} s more")
+    return found
 
 
 def _notes(one: Explanation) -> list[str]:

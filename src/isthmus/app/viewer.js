@@ -67,20 +67,27 @@
     node.style.color = ink(back);
   };
 
-  /* A small view of a grid: nothing to click but what the page makes of it. */
-  const still = (view, look, root) => {
+  const heading = (view, open) => {
+    if (open) return make("h3", {}, make("button", { type: "button", class: "iv-open", onclick: open, text: view.title || view.text }));
+    return view.title ? make("h3", { text: view.title }) : null;
+  };
+
+  /* A small view of a grid; `open` where a click opens it. */
+  const still = (view, look, root, open) => {
     const parts = stage(view), paper = paperOf(root);
     if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
     if (parts) Object.entries({ role: "img", "aria-label": view.alt }).forEach(([k, v]) => parts.frame.setAttribute(k, v));
     const words = view.words.length ? sentence(view, (one, i) => {
       const node = make("span", { class: "iv-word", "data-word": i, title: signed(one.score), text: one.text },
         make("span", { class: "iv-spoken", text: ` ${signed(one.score)}` }));
-      if (one.was) node.append(make("s", { class: "iv-was", text: one.was, "aria-label": `was ${one.was}` }));
       tint(node, one.score, view.wordLimit, look.map, look.positive, paper);
-      return node;
+      if (!one.was) return node;
+      const whole = make("span", { class: "iv-swap" }, make("span", { class: "iv-spoken", text: "was " }), make("s", { text: one.was }), " ");
+      whole.append(node);
+      return whole;
     }) : null;
     return make("article", { class: "iv-card" },
-      view.title ? make("h3", { text: view.title }) : null,
+      heading(view, open),
       view.subtitle ? make("p", { class: "iv-small", text: view.subtitle }) : null,
       parts ? parts.frame : null, similarity(view), words,
       ...(view.absent ? [make("p", { class: "iv-small", text: view.absent })] : []),
@@ -91,7 +98,7 @@
 
   const LOOK = { map: "red-blue", positive: false, opacity: 1, outline: true };
 
-  window.isthmus.view = (root, props, watch) => {
+  window.isthmus.view = (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
     const look = { ...LOOK };
     let shown = null;
@@ -103,7 +110,9 @@
         shown = null;
       } else if (value.grid) {
         const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : "";
-        host.replaceChildren(make("div", { class: "iv-grid", style: columns }, ...value.grid.map((one) => still(one, look, host))));
+        const open = (index) => (value.select ? () => trigger("select", { index }) : null);
+        host.replaceChildren(...(value.title ? [make("h2", { text: value.title })] : []), make("div", { class: "iv-grid", style: columns },
+          ...value.grid.map((one, index) => still(one, look, host, open(index)))));
         shown = null;
       } else if (shown && value.id && shown.id === value.id) shown.update(value);
       else shown = window.isthmus.interactive(host, value, look);

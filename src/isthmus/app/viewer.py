@@ -1,4 +1,4 @@
-"""The viewer as a component of the page: one for every tab, drawn in the browser from what `view.payload` gives."""
+"""The page's own components: drawn in the browser, by its scripts, from data that the server gives as their value."""
 
 from __future__ import annotations
 
@@ -8,33 +8,43 @@ from typing import Any
 
 from isthmus.extras import needed
 
-_SCRIPTS = ("colour.js", "viewer.js", "interactive.js", "history.js")
+_SCRIPTS = ("colour.js", "viewer.js", "interactive.js", "lists.js", "page.js")
 _STYLES = ("page.css", "viewer.css")
 
 
 def viewer(elem_id: str, *, hint: str = "") -> Any:
-    """A `gr.HTML` whose value is a view, a grid of them, or None; `hint` is told while it is None.
+    """The viewer: its value is a view, a grid of them, or None; `hint` is told while it is None."""
+    return mounted(elem_id, "view", None, hint=hint)
 
-    Its templates hold nothing of a visitor's: Gradio runs a template as code.
+
+def listing(elem_id: str) -> Any:
+    """A list of former results; its event `select` tells the `index` of the one that is chosen."""
+    return mounted(elem_id, "history", None)
+
+
+def mounted(elem_id: str, script: str, value: Any, *, hint: str = "") -> Any:
+    """A `gr.HTML` that a function of the page's scripts draws.
+
+    Its template holds nothing of a visitor's: Gradio runs a template as code.
     """
-    frame = _text("viewer.html").replace('data-hint=""', f'data-hint="{escape(hint, quote=True)}"')
+    frame = _text("viewer.html").strip().replace('data-hint=""', f'data-hint="{escape(hint, quote=True)}"')
     return needed("gradio").HTML(
-        None,
-        html_template=frame.strip(),
-        js_on_load="window.isthmus.view(element, props, watch)",
+        value,
+        html_template=frame,
+        js_on_load=f"window.isthmus.{script}(element, props, watch, trigger); // 'select'",
         apply_default_css=False,
         elem_id=elem_id,
-        elem_classes="iv-host",
+        elem_classes=f"iv-host iv-{script}",
     )
 
 
 def head() -> str:
-    """The viewer's scripts, for the head of the page."""
+    """The page's scripts, for its head."""
     return "".join(f"<script>{_text(name)}</script>" for name in _SCRIPTS)
 
 
 def style() -> str:
-    """The page's own style and the viewer's."""
+    """The page's style."""
     return "\n".join(_text(name) for name in _STYLES)
 
 
