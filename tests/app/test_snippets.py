@@ -55,9 +55,10 @@ def numbers(explanation: Any) -> dict[str, Any]:
 
 ONE = [
     Asked("mini", ("a dog is tied to a fire hydrant",)),
-    Asked("mini", (HARD,), joint=True),
+    Asked("mini", (HARD,), options={"layer": 2, "steps": 3}),
     Asked("mini", ("a dog",), against='a cat\'s "bed"'),
-    Asked("mini", ("a dog",), options={"layer": 2, "steps": 5}, joint=True),
+    Asked("mini", ("a dog",), options={"layer": 3, "steps": 2}, joint=True),
+    Asked("mini", ("a dog",), against="a cat", options={"sides": "image"}),
     Asked("mini", ("a dog",), options={"layer": 0.5, "steps": "auto", "tolerance": 0.05, "rule": None}),
     Asked("mini", ("a dog",), methods=("rise",), options={"samples": 20, "seed": 3}),
 ]

@@ -88,7 +88,7 @@ def facts_of(one: Explanation) -> list[str]:
     if delta is not None:
         facts.append(f"delta {delta:.2%}")
     if share is not None and one.image is not None:
-        facts.append(f"corners {share:.0%} of what speaks for it, on {corners(one.image.scores)[1]:.0%} of the area")
+        facts.append(f"corners {share:.0%}; evenly spread {corners(one.image.scores)[1]:.0%}")
     return facts
 
 

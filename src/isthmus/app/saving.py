@@ -128,22 +128,35 @@ def _dumped(data: Any) -> bytes:
 
 
 def save_row(prefix: str, state: Any) -> None:
-    """Buttons that save and copy what a `gr.State` holds: a `Shown`, or None as long as there is none."""
+    """Buttons that save and copy what a `gr.State` holds: a `Shown`, or None as long as there is nothing to save.
+
+    They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python` and `PREFIX-command`.
+    """
     gr = needed("gradio")
-    with gr.Row(elem_id=f"{prefix}-save", elem_classes="isthmus-save"):
-        buttons = {
-            kind: gr.Button(label, size="sm", elem_id=f"{prefix}-save-{kind}") for kind, label in _LABELS.items()
-        }
-        python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python")
-        command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command")
+    with gr.Column(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as group:
+        with gr.Row():
+            buttons = {
+                kind: gr.Button(label, size="sm", elem_id=f"{prefix}-save-{kind}", min_width=64)
+                for kind, label in _LABELS.items()
+            }
+            python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python", min_width=120)
+            command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command", min_width=120)
+        code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
     parcel = gr.JSON(visible=False)
-    code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", elem_classes="isthmus-code")
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    state.change(_appear, state, [group, code], queue=False, **quiet)
     for kind, button in buttons.items():
-        made = button.click(told(_packer(kind)), state, parcel, api_name=False, show_progress="hidden")
-        made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, api_name=False)
+        made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
+        made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)
     for button, write, language in ((python, as_python, "python"), (command, as_command, "shell")):
-        copied = button.click(told(_writer(write, language)), state, code, api_name=False, show_progress="hidden")
+        copied = button.click(told(_writer(write, language)), state, code, queue=False, **quiet)
         copied.success(None, code, None, js=_COPY)
+
+
+def _appear(shown: Shown | None) -> list[Any]:
+    """The buttons are there with something to save; what was copied of a former result is not."""
+    update = needed("gradio").update
+    return [update(visible=shown is not None), update(visible=False)]
 
 
 def _packer(kind: str) -> Callable[[Shown | None], dict[str, str]]:

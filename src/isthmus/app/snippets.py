@@ -10,7 +10,7 @@ from typing import Any
 
 PICTURE = "picture.png"
 FOLDER = "pictures"
-_OWN = ("layer", "steps", "tolerance", "rule", "closed", "preset")  # options that the command line has by name
+_OWN = ("layer", "steps", "tolerance", "rule", "closed", "preset", "sides")  # options that the command line has by name
 _LINE = 100
 
 
@@ -59,7 +59,10 @@ def as_command(calls: Sequence[Asked]) -> str:
 
 
 def _python(asked: Asked, name: str) -> list[str]:
-    text = repr(asked.texts[0] if len(asked.texts) == 1 else list(asked.texts))
+    several = repr(list(asked.texts))
+    if len(asked.texts) > 1 and len(several) > _LINE - 10:
+        several = _listed(asked.texts, "    ")
+    text = several if len(asked.texts) > 1 else repr(asked.texts[0])
     if asked.pictures:
         call = _written("isthmus.explain", ["model", f"{FOLDER + '/'!r} + name", text, *_arguments(asked)], "    ")
         names = _listed(asked.pictures)
@@ -80,13 +83,13 @@ def _arguments(asked: Asked) -> list[str]:
 
 def _written(function: str, arguments: Sequence[str], indent: str = "") -> str:
     line = f"{function}({', '.join(arguments)})"
-    if len(line) + len(indent) + 12 <= _LINE:
+    if len(line) + len(indent) + 12 <= _LINE and "\n" not in line:
         return line
     return "\n".join([f"{function}(", *(f"{indent}    {argument}," for argument in arguments), f"{indent})"])
 
 
-def _listed(names: Iterable[str]) -> str:
-    return "[" + "".join(f"\n    {name!r}," for name in names) + "\n]"
+def _listed(names: Iterable[str], indent: str = "") -> str:
+    return "[" + "".join(f"\n{indent}    {name!r}," for name in names) + f"\n{indent}]"
 
 
 def _shown(asked: Asked, name: str) -> list[str]:

@@ -15,7 +15,7 @@ from isthmus.app.uploads import LIMITS, clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
 from isthmus.app.work import CancelledError, Visit
-from isthmus.drawing.compared_words import cost, in_units, meaning_of_agreement
+from isthmus.drawing.compared_words import cost, meaning_of_agreement
 from isthmus.drawing.scale import region_scale, word_scale
 from isthmus.encoders.counting import watched
 from isthmus.errors import InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isthmus.comparison import CompareRow, Comparison
 
 _USUAL = ("nib", "m2ib", "gradcam", "grad-eclip", "chefer", "clip-surgery")
+_UNITS = {"score": "in units of the similarity", "bits": "in bits", "": "without a unit"}
 _HINT = "Choose some methods, and see what each of them says of one picture and one text."
 
 
@@ -104,10 +105,10 @@ def compared_by(page: Page, question: Question, names: Sequence[str], watch: Any
 
 def cards_of(question: Question, comparison: Comparison) -> View:
     """A card for each method, on a scale of its own."""
-    return grid([_card(question, row) for row in comparison.rows])
+    return grid([_card(question, row, row is comparison.first("image")) for row in comparison.rows])
 
 
-def _card(question: Question, row: CompareRow) -> View:
+def _card(question: Question, row: CompareRow, reference: bool) -> View:
     head = {"title": row.method, "subtitle": row.title}
     if row.explanation is None:
         refused = {"small": True, "text": "", "words": [], "similarity": None, "alt": "", "cardFacts": []}
@@ -118,25 +119,30 @@ def _card(question: Question, row: CompareRow) -> View:
         for name, side in (("picture", row.explanation.image), ("text", row.explanation.text))
         if side is None
     ]
-    return {**view, **head, "similarity": None, "absent": " ".join(absent), "cardFacts": facts_of(row)}
+    return {**view, **head, "similarity": None, "absent": " ".join(absent), "cardFacts": facts_of(row, reference)}
 
 
-def facts_of(row: CompareRow) -> list[str]:
+def facts_of(row: CompareRow, reference: bool = False) -> list[str]:
     """The scales in the method's own unit, what it costs, and how far it agrees with the first method."""
     one = row.explanation
     assert one is not None
-    scales = []
-    for scale, side in ((region_scale([one]), one.image), (word_scale([one]), one.text)):
-        if side is not None:
-            unit = in_units(scale, row).unit
-            scales.append(f"±{scale.limit:.2g} {unit if row.units else unit + ', without a unit'}")
+    scales = [
+        f"{name} ±{scale.limit:.3g}" if any(values) else f"{name} zero everywhere"
+        for name, scale, values in (
+            ("regions", region_scale([one]), [] if one.image is None else one.image.scores.ravel().tolist()),
+            ("words", word_scale([one]), [] if one.text is None else [word.score for word in one.text.words]),
+        )
+        if values
+    ]
     agreed = [
-        f"{name} {value:+.2f}"
+        f"{name} {value:+.2f}".replace("-", "\u2212")
         for name, value in (("regions", row.agreement_image), ("words", row.agreement_text))
         if value is not None
     ]
-    facts = ["scale " + ", ".join(scales), ", ".join(value for _, value in cost(row))]
-    return [*facts, *(["agreement: " + ", ".join(agreed)] if agreed else [])]
+    agreement = (
+        "the reference" if reference else "agreement: " + ", ".join(agreed) if agreed else "no agreement defined"
+    )
+    return [f"{', '.join(scales)}; {_UNITS[row.units]}", ", ".join(value for _, value in cost(row)), agreement]
 
 
 def _reason(row: CompareRow) -> InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -52,7 +53,8 @@ def tab(page: Page) -> None:
     results = [cards, opened, kept, shown, status, cancel]
     gr.on([run.click, text.submit], told(_explainer(page)), asked, results, **WORK)
     order.change(told(_sorted), [kept, order], cards, **QUICK)
-    cards.select(told(_opener(page)), [kept, order], [opened, shown], **QUICK)
+    opening = {**WORK, "concurrency_id": "opening"}  # in the queue, without which a state's change is not told
+    cards.select(told(_opener(page)), [kept, order], [opened, shown], **opening)
 
 
 def _explainer(page: Page) -> Any:
@@ -81,7 +83,7 @@ def _explainer(page: Page) -> Any:
         try:
             for number, upload in enumerate(files.uploads, 1):
                 what = f"Picture {number} of {len(files.uploads)}"
-                yield from worked(visit, lambda watch, one=upload: _add(page, gallery, one, watch), row, what)
+                yield from worked(visit, partial(_add, page, gallery, upload), row, what)
         except CancelledError:
             ended = "Cancelled. "
         if not gallery.items and not ended:

@@ -9,7 +9,7 @@ from typing import Any
 from isthmus.extras import needed
 
 _SCRIPTS = ("colour.js", "viewer.js", "interactive.js", "lists.js", "page.js")
-_STYLES = ("page.css", "viewer.css")
+_STYLES = ("page.css", "viewer.css", "tabs.css")
 
 
 def viewer(elem_id: str, *, hint: str = "") -> Any:
