@@ -8,7 +8,7 @@ from typing import Any
 _SHOWN = """([id, text, ready]) => {
   const host = document.querySelector(`#${id} .iv`);
   const line = host && host.querySelector('.iv-words');
-  return Boolean(line) && line.textContent === text && (!ready || host.dataset.ready === ready);
+  return Boolean(line) && line.textContent === text && (host.dataset.ready === 'joint' || host.dataset.ready === ready);
 }"""
 
 _READ = """(id) => {
@@ -77,20 +77,20 @@ class Explain(Tab):
 
     prefix, name = "explain", "Explain"
 
-    def asked(self, picture: Path, text: str) -> dict[str, Any]:
-        """Give both, click Explain, and wait for the whole answer."""
+    def asked(self, picture: Path, text: str, ready: str = "map") -> dict[str, Any]:
+        """Give both, click Explain, and wait for the answer; see `wait`."""
         self.give_picture(picture)
         self.give_text(text)
         self.run()
-        return self.shown(text)
+        return self.shown(text, ready)
 
-    def wait(self, text: str, ready: str = "joint") -> None:
-        """Until the viewer shows this text; `ready` is "map", or "joint" where clicks answer too."""
+    def wait(self, text: str, ready: str = "map") -> None:
+        """Until the viewer shows this text; `ready` is "map", or "joint" for one whose words and regions answer."""
         self.page.wait_for_function(_SHOWN, arg=[f"{self.prefix}-viewer", text, ready], polling=50)
 
-    def shown(self, text: str) -> dict[str, Any]:
+    def shown(self, text: str, ready: str = "map") -> dict[str, Any]:
         """What the viewer shows once it is about `text`: similarity, and words with their scores."""
-        self.wait(text)
+        self.wait(text, ready)
         return dict(self.page.evaluate(_READ, f"{self.prefix}-viewer"))
 
     def words(self) -> Any:
@@ -116,3 +116,51 @@ class Explain(Tab):
     def clocked(self) -> float:
         """Milliseconds from the press to the frame in which the drawing was another."""
         return float(self.page.evaluate("() => window.clocked"))
+
+
+class Contrast(Explain):
+    """The tab Contrast."""
+
+    prefix, name = "contrast", "Contrast"
+
+
+class Cards(Tab):
+    """A tab whose answer is a grid of cards."""
+
+    where = "viewer"
+
+    def cards(self) -> Any:
+        """The cards, in their order."""
+        return self.part(self.where).locator(".iv-card")
+
+    def wait(self, count: int) -> None:
+        """Until there are that many cards."""
+        self.cards().nth(count - 1).wait_for()
+        assert self.cards().count() == count
+
+    def titles(self) -> list[str]:
+        """Headings of the cards."""
+        return [str(title) for title in self.part(self.where).locator(".iv-card h3").all_inner_texts()]
+
+
+class Compare(Cards):
+    """The tab Compare."""
+
+    prefix, name = "compare", "Compare"
+
+
+class Prompts(Cards):
+    """The tab Prompts."""
+
+    prefix, name = "prompts", "Prompts"
+
+
+class Folder(Cards):
+    """The tab Folder."""
+
+    prefix, name, where = "folder", "Folder", "gallery"
+
+    def give_files(self, paths: list[Path]) -> None:
+        """Choose files, and wait until they are there."""
+        self.part("files").locator("input[type=file]").first.set_input_files(paths)
+        self.part("files").get_by_text(paths[-1].stem).first.wait_for()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from PIL import Image
 from app.browsing import FLAGS, Visit, axe_script, chromium, missing
 from app.server import Server, running
 from conftest import ROOT
+
+WITHIN = 120_000  # milliseconds that one step may take on a busy machine
 
 
 def _needs(library: str) -> None:
@@ -44,9 +47,8 @@ def browser() -> Iterator[Any]:
         one.close()
 
 
-@pytest.fixture
-def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
-    """Open the app in a new session: `visit(width=400, dark=True)`. Afterwards each page is checked (`Visit.check`)."""
+@contextmanager
+def _visiting(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
     visits = []
 
     def go(*, width: int = 1400, height: int = 900, dark: bool = False, **options: Any) -> Visit:
@@ -56,7 +58,7 @@ def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
             reduced_motion="reduce",
             **options,
         )
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(WITHIN)
         one = Visit(context.new_page(), context, server.url)
         visits.append(one)
         one.page.goto(server.url)
@@ -68,6 +70,20 @@ def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
         one.context.close()
     for one in visits:
         one.check()
+
+
+@pytest.fixture
+def visit(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
+    """Open the app in a new session: `visit(width=400, dark=True)`. Afterwards each page is checked (`Visit.check`)."""
+    with _visiting(server, browser) as go:
+        yield go
+
+
+@pytest.fixture(scope="module")
+def stay(server: Server, browser: Any) -> Iterator[Callable[..., Visit]]:
+    """As `visit`, for a session that the tests of a module share."""
+    with _visiting(server, browser) as go:
+        yield go
 
 
 @pytest.fixture(scope="session")

@@ -70,8 +70,8 @@ def focused(page: Any) -> str:
     """What has the focus, as a screen reader would name it."""
     return str(
         page.evaluate(
-            "() => { const e = document.activeElement; return [e.tagName, e.id, e.type || '', e.getAttribute('role') || '',"
-            " e.getAttribute('aria-label') || '', e.innerText ? e.innerText.slice(0, 40) : ''].join('|'); }"
+            "() => { const e = document.activeElement, label = e.getAttribute('aria-label') || e.innerText || '';"
+            " return [e.tagName, e.id, e.type || '', e.getAttribute('role') || '', label.slice(0, 40)].join('|'); }"
         )
     )
 

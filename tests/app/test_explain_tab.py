@@ -26,9 +26,27 @@ def right(mini: Any) -> Any:
     return isthmus.explain(mini, EXAMPLES / "dog.jpg", TEXT, joint=True)
 
 
+@pytest.fixture(scope="module")
+def kept(stay: Callable[..., Visit], dog: Path) -> Explain:
+    """The dog, explained with its words and regions: one session for the tests that only look and ask back."""
+    explain = Explain(stay().page)
+    explain.asked(dog, TEXT, "joint")
+    return explain
+
+
 @pytest.fixture
-def asked(visit: Callable[..., Visit], dog: Path) -> Explain:
-    """The dog, explained."""
+def asked(kept: Explain) -> Explain:
+    """That session, with nothing chosen."""
+    clear = kept.part("viewer").get_by_role("button", name="Clear")
+    if clear.count():
+        clear.first.click()
+    kept.page.mouse.move(0, 0)
+    return kept
+
+
+@pytest.fixture
+def fresh(visit: Callable[..., Visit], dog: Path) -> Explain:
+    """A session of its own, with the dog explained."""
     explain = Explain(visit().page)
     explain.asked(dog, TEXT)
     return explain
@@ -160,59 +178,59 @@ def test_a_region_answers_with_its_words_at_once(asked: Explain, right: Any) -> 
 
 
 def test_an_edit_is_shown_beside_what_was_and_undone(
-    asked: Explain, mini: Any, dog: Path, shot: Callable[..., None]
+    fresh: Explain, mini: Any, dog: Path, shot: Callable[..., None]
 ) -> None:
-    first, edited = asked.shown(TEXT), "a cat on the grass"
-    assert asked.part("undo").is_disabled()
-    asked.give_text(edited)
-    asked.run()
-    second = asked.shown(edited)
+    first, edited = fresh.shown(TEXT), "a cat on the grass"
+    assert fresh.part("undo").is_disabled()
+    fresh.give_text(edited)
+    fresh.run()
+    second = fresh.shown(edited)
     former, now = (isthmus.explain(mini, dog, text).similarity for text in (TEXT, edited))
     assert second["similarity"] == pytest.approx(now, abs=6e-4)
-    changes = asked.part("changes")
+    changes = fresh.part("changes")
     changes.locator(".iv-card").first.wait_for()
     said = changes.inner_text()
     assert f"{former:.3f}" in said
     assert f"{abs(now - former):.3f}" in said
-    shot("edit", asked.page, full=True)
-    asked.part("undo").click()
-    assert asked.shown(TEXT) == first
-    assert asked.part("text").locator("textarea").input_value() == TEXT
-    asked.part("redo").click()
-    assert asked.shown(edited) == second
+    shot("edit", fresh.page, full=True)
+    fresh.part("undo").click()
+    assert fresh.shown(TEXT) == first
+    assert fresh.part("text").locator("textarea").input_value() == TEXT
+    fresh.part("redo").click()
+    assert fresh.shown(edited) == second
 
 
-def test_layer_and_steps_are_used_and_their_defaults_marked(asked: Explain, mini: Any, dog: Path) -> None:
-    asked.part("settings").get_by_role("button").first.click()
+def test_layer_and_steps_are_used_and_their_defaults_marked(fresh: Explain, mini: Any, dog: Path) -> None:
+    fresh.part("settings").get_by_role("button").first.click()
     for name, value in (("layer", 2), ("steps", 5)):
-        assert "default" in asked.part(name).inner_text()
-        asked.part(name).locator("input[type=number]").fill(str(value))
-        asked.part(name).locator("input[type=number]").press("Tab")
-    before = asked.pixels()
-    asked.run()
-    asked.page.wait_for_function(
+        assert "default" in fresh.part(name).inner_text()
+        fresh.part(name).locator("input[type=number]").fill(str(value))
+        fresh.part(name).locator("input[type=number]").press("Tab")
+    before = fresh.pixels()
+    fresh.run()
+    fresh.page.wait_for_function(
         "before => document.querySelector('#explain-viewer canvas').toDataURL() !== before", arg=before
     )
     right = isthmus.explain(mini, dog, TEXT, layer=2, steps=5)
-    assert [score for _, score in asked.shown(TEXT)["words"]] == pytest.approx(
+    assert [score for _, score in fresh.shown(TEXT)["words"]] == pytest.approx(
         [w.score for w in right.text.words], abs=FINE
     )
 
 
-def test_long_work_is_told_and_cancelled(asked: Explain) -> None:
+def test_long_work_is_told_and_cancelled(fresh: Explain) -> None:
     """Occlusion of every patch takes many passes; it ends at the next one."""
-    before = asked.pixels()
-    asked.part("settings").get_by_role("button").first.click()
-    asked.part("method").locator("input").fill("rise")
-    asked.part("method").locator("input").press("Enter")
-    asked.run()
-    asked.page.wait_for_function("() => /\\d+ passes/.test(document.querySelector('#explain-status').innerText)")
-    asked.part("cancel").click()
-    asked.page.wait_for_function(
+    before = fresh.pixels()
+    fresh.part("settings").get_by_role("button").first.click()
+    fresh.part("method").locator("input").fill("rise")
+    fresh.part("method").locator("input").press("Enter")
+    fresh.run()
+    fresh.page.wait_for_function("() => /\\d+ passes/.test(document.querySelector('#explain-status').innerText)")
+    fresh.part("cancel").click()
+    fresh.page.wait_for_function(
         "() => /ancelled/.test(document.querySelector('#explain-status').innerText)", timeout=10_000
     )
-    assert asked.pixels() == before
-    assert asked.part("run").is_enabled()
+    assert fresh.pixels() == before
+    assert fresh.part("run").is_enabled()
 
 
 def test_two_sessions_see_their_own(visit: Callable[..., Visit], dog: Path, mini: Any) -> None:
