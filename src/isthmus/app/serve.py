@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from isthmus.app.limits import Limits
 from isthmus.app.models import Models
 from isthmus.app.uploads import LIMITS as UPLOADS
+from isthmus.app.work import Visit
 from isthmus.errors import OptionError
 from isthmus.extras import needed
 
@@ -42,9 +46,14 @@ def launch(
         OptionError: Gradio is not installed, or the port is taken.
     """
     os.environ.update(_QUIET)  # before Gradio is imported: it reads some of them then
+    folder = tempfile.mkdtemp(prefix="isthmus-app-")  # of this server and this user alone
+    os.environ["GRADIO_TEMP_DIR"] = folder
     needed("gradio")
-    from isthmus.app.page import build, look
+    from isthmus.app.guard import Uploads
+    from isthmus.app.page import build
 
+    uploads = Uploads(Path(folder))
+    atexit.register(uploads.clear)
     limits = limits or Limits()
     loaded = models if isinstance(models, Models) else Models.load(models, **options)
     blocks = build(loaded, limits)
@@ -54,25 +63,48 @@ def launch(
             server_name=host,
             server_port=port,
             inbrowser=open_page,
-            share=False,
-            quiet=True,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            max_file_size=UPLOADS.archive_bytes,
-            state_session_capacity=limits.sessions,
             prevent_thread_lock=True,
-            app_kwargs={"docs_url": None, "redoc_url": None, "openapi_url": None},
-            **look(),
+            **_closed(limits, uploads, blocks),
         )
     except OSError as error:
-        raise OptionError(
-            f"The page cannot listen on {host}, port {port or 'from 7860'}: choose another --port."
-        ) from error
+        where = f"{host}, port {port or 'from 7860'}"
+        raise OptionError(f"The page cannot listen on {where}: choose another --port.") from error
     if block:
-        print(f"Isthmus is at {blocks.local_url} (Ctrl+C ends it).")
+        print(f"Isthmus is at {blocks.local_url} (Ctrl+C ends it).", flush=True)
         blocks.block_thread()
     return blocks
+
+
+def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
+    """What keeps the page to itself, as `gr.Blocks.launch` takes it."""
+    from starlette.middleware import Middleware
+
+    from isthmus.app.guard import Guard
+    from isthmus.app.page import look
+
+    def left(session: str) -> None:
+        """Forget all of a visit."""
+        kept = blocks.app.state_holder.session_data.pop(session, None)
+        for value in () if kept is None else kept.state_data.values():
+            if isinstance(value, Visit):
+                value.close()
+
+    return {
+        "share": False,
+        "quiet": True,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "mcp_server": False,
+        "max_file_size": UPLOADS.archive_bytes,
+        "state_session_capacity": limits.sessions,
+        "app_kwargs": {
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+            "middleware": [Middleware(Guard, uploads=uploads, left=left)],
+        },
+        **look(),
+    }

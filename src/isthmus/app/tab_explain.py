@@ -109,7 +109,7 @@ def _connect(page: Page, parts: _Parts) -> None:
     chosen = parts.samples.select(told(_sampled(page)), None, [parts.picture, parts.text], **QUICK)
     chosen.success(explain, parts.asked, filled, **WORK)
     gr.on(
-        [parts.text.input, parts.picture.change, settings.model.change],
+        [parts.text.change, parts.picture.change, settings.model.change],
         told(_live(page)),
         [parts.picture, parts.text, settings.model],
         parts.live,
