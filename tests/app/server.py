@@ -17,7 +17,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 WATCHED = Path(__file__).parent / "watched"
-STARTS_WITHIN = 180  # seconds; a busy machine imports torch slowly
+STARTS_WITHIN = 600  # seconds; a busy machine imports torch slowly
 
 
 @dataclass(frozen=True)
