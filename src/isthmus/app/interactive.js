@@ -129,11 +129,12 @@
     }
 
     bars(paper) {
+      const { positive } = this.look;
       const bar = (name, limit) => make("div", { class: "iv-scale" },
         make("span", { class: "iv-label", text: name }),
         make("span", { class: "iv-ramp", style: `background:${ramp(this.look.map, this.look.positive, paper)}`, "aria-hidden": "true" }),
-        make("span", { class: "iv-ends" }, make("span", { text: this.look.positive ? "0" : `\u2212${limit.toPrecision(2)} against` }),
-          make("span", { text: `for +${limit.toPrecision(2)}` })));
+        make("span", { class: "iv-ends" }, make("span", { text: positive ? "0" : `\u2212${limit.toPrecision(2)}` }, positive ? "" : make("i", { text: " against" })),
+          make("span", {}, make("i", { text: "for " }), `+${limit.toPrecision(2)}`)));
       return [this.canvas ? bar("per region", this.shownRegions.limit) : null, this.view.words.length ? bar("per word", this.shownWords.limit) : null].filter(Boolean);
     }
 
@@ -230,9 +231,9 @@
     key(event) {
       const step = KEYS[event.key], { rows, columns } = this.view;
       if (step) {
-        const [r, c] = this.cursor || [0, -step[1]].map((n, i) => (i ? Math.max(0, n) : 0));
-        const cell = this.cursor ? [Math.max(0, Math.min(rows - 1, r + step[0])), Math.max(0, Math.min(columns - 1, c + step[1]))] : [0, 0];
-        if (event.shiftKey && this.view.joint) this.choose([...(this.region ? this.region.slice(0, 2) : this.cursor || cell), ...cell]);
+        const within = (n, count) => Math.max(0, Math.min(count - 1, n));
+        const cell = this.cursor ? [within(this.cursor[0] + step[0], rows), within(this.cursor[1] + step[1], columns)] : [0, 0];
+        if (event.shiftKey && this.view.joint) this.choose([...(this.region || this.cursor || cell).slice(0, 2), ...cell]);
         this.cursor = cell;
         this.point(cell);
       } else if ((event.key === "Enter" || event.key === " ") && this.cursor && this.view.joint) this.choose([...this.cursor, ...this.cursor]);

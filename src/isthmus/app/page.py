@@ -13,6 +13,12 @@ from isthmus.extras import needed
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+# Gradio's own greys for small print are too faint to read.
+_INK = {
+    f"{name}{mode}": colour
+    for name in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
+    for mode, colour in (("", "#5c5c66"), ("_dark", "#a9a9b4"))
+}
 _TITLE = "# Isthmus\nSee what passes between a picture and a text, as a model sees it."
 
 
@@ -77,5 +83,5 @@ def look() -> dict[str, Any]:
     gr = needed("gradio")
     theme = gr.themes.Base(
         primary_hue="slate", secondary_hue="slate", neutral_hue="zinc", radius_size="lg", font=_FONT, font_mono=_MONO
-    )
+    ).set(**_INK)
     return {"theme": theme, "css": style(), "head": head()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,8 @@ from isthmus.encoders.sharing import Shared, sharing
 from isthmus.explanation import Explanation
 from isthmus.methods import registry
 
+_NUMBERS = itertools.count()
+
 
 @dataclass(frozen=True, eq=False)
 class Question:
@@ -27,6 +30,7 @@ class Question:
         against: why the text rather than this one; None for the text alone.
         method: a name of `isthmus.methods`.
         options: the method's own; those at their default are left out.
+        number: tells it from every other question of this server.
     """
 
     model: str
@@ -35,6 +39,7 @@ class Question:
     against: str | None = None
     method: str = "nib"
     options: Mapping[str, Any] = field(default_factory=dict)
+    number: int = field(default_factory=_NUMBERS.__next__)
 
     @property
     def joint(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from isthmus.app.viewer import listing, viewer
 from isthmus.app.work import CancelledError, Visit
 
 _HINT = "Choose a picture and write what it might show: its regions and words answer here."
+_ENDED = "Words and regions were not prepared: press Explain for them."
 _WAITING = "Preparing words and regions, so that a click will answer at once …"
 
 
@@ -126,7 +127,7 @@ def _connect(page: Page, parts: _Parts) -> None:
 def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
-    ) -> Iterator[list[Any]]:
+    ) -> Iterator[Sequence[Any]]:
         gr, models = page.gradio, page.models
         question = Question(
             models.get(model).name,
@@ -137,7 +138,7 @@ def _explainer(page: Page) -> Any:
         )
         still, done = [gr.skip()] * 6, gr.update(interactive=False)
 
-        def row(line: str) -> list[Any]:
+        def row(line: str) -> Sequence[Any]:
             return [*still, line, gr.update(interactive=True)]
 
         try:
@@ -156,7 +157,8 @@ def _explainer(page: Page) -> Any:
                 history.improve(visit, answer, whole)
                 yield [*_results(page, visit), "", done]
         except CancelledError:
-            yield [*still, "<p role='status'>Cancelled.</p>", done]
+            now = _results(page, visit, waiting=_ENDED)
+            yield [*now, "<p role='status'>Cancelled.</p>", done]
 
     return explain
 
@@ -184,11 +186,11 @@ def _live(page: Page) -> Any:
     return live
 
 
-def _results(page: Page, visit: Visit) -> list[Any]:
+def _results(page: Page, visit: Visit, *, waiting: str = _WAITING) -> list[Any]:
     """Values of `_Parts.results` for what the visitor is at."""
     update, now, former = page.gradio.update, history.shown(visit), history.before(visit)
     return [
-        None if now is None else _view(now),
+        None if now is None else _view(now, waiting),
         before_and_after(former, now),
         history.listed(visit),
         update(interactive=visit.at > 0),
@@ -197,8 +199,8 @@ def _results(page: Page, visit: Visit) -> list[Any]:
     ]
 
 
-def _view(now: Answer) -> dict[str, Any]:
-    return payload(now) | {"id": str(id(now.question)), "waiting": _WAITING if now.question.joint else ""}
+def _view(now: Answer, waiting: str) -> dict[str, Any]:
+    return payload(now) | {"id": now.question.number, "waiting": waiting if now.question.joint else ""}
 
 
 def _kept(now: Answer) -> Shown:
@@ -229,7 +231,7 @@ def _moved(page: Page, visit: Visit, to: Any) -> list[Any]:
         return [skip] * 12
     question, options = now.question, now.question.options
     return [
-        *_results(page, visit),
+        *_results(page, visit, waiting=_ENDED),
         question.text,
         skip if was is not None and was.question.picture is question.picture else question.picture,
         question.model,

@@ -114,7 +114,7 @@
         host.replaceChildren(...(value.title ? [make("h2", { text: value.title })] : []), make("div", { class: "iv-grid", style: columns },
           ...value.grid.map((one, index) => still(one, look, host, open(index)))));
         shown = null;
-      } else if (shown && value.id && shown.id === value.id) shown.update(value);
+      } else if (shown && value.id !== undefined && shown.id === value.id) shown.update(value);
       else shown = window.isthmus.interactive(host, value, look);
     };
     watch("value", draw);
