@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from isthmus.app.models import Served
 from isthmus.app.page import Page
+from isthmus.app.samples import sample, strip
+from isthmus.app.sentences import told
 from isthmus.app.uploads import LIMITS
 from isthmus.app.work import Visit
 from isthmus.errors import InputError
@@ -55,6 +57,26 @@ def picture_of(page: Page, prefix: str) -> Any:
         height=240,
         buttons=[],
     )
+
+
+def samples_of(page: Page, prefix: str, picture: Any, text: Any = None) -> Any:
+    """The example pictures, to be placed below `picture`, which they fill, and `text` where there is one."""
+    row = strip(f"{prefix}-samples")
+    fields = [picture] if text is None else [picture, text]
+
+    def fill(event: Any) -> Any:
+        found = sample(getattr(event, "index", None))
+        values = [page.gradio.skip()] * len(fields) if found is None else [*found[: len(fields)]]
+        return values[0] if len(fields) == 1 else values
+
+    fill.__annotations__["event"] = page.gradio.EventData
+    row.select(told(fill), None, fields, **QUICK)
+    return row
+
+
+def status_of(page: Page, prefix: str) -> Any:
+    """The line below the buttons that tells how far the work is."""
+    return page.gradio.HTML(elem_id=f"{prefix}-status", elem_classes="isthmus-status")
 
 
 def text_of(page: Page, name: str, label: str, placeholder: str, *, lines: int = 2) -> Any:
@@ -123,8 +145,8 @@ def there(picture: Any) -> Any:
 
 
 def worked(
-    visit: Visit, function: Callable[[Callable[[int], None]], T], row: Callable[[str], Sequence[Any]], what: str
-) -> Generator[Sequence[Any], None, T]:
+    visit: Visit, function: Callable[[Callable[[int], None]], T], row: Callable[[str], list[Any]], what: str
+) -> Generator[list[Any], None, T]:
     """Run work for a visitor, yielding rows of outputs that tell how far it is; returns what it gave.
 
     Raises CancelledError where it was cancelled.

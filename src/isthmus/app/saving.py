@@ -133,18 +133,16 @@ def save_row(prefix: str, state: Any) -> None:
     They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python` and `PREFIX-command`.
     """
     gr = needed("gradio")
-    with gr.Column(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as group:
-        with gr.Row():
-            buttons = {
-                kind: gr.Button(label, size="sm", elem_id=f"{prefix}-save-{kind}", min_width=64)
-                for kind, label in _LABELS.items()
-            }
-            python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python", min_width=120)
-            command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command", min_width=120)
-        code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
+    with gr.Row(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as row:
+        buttons = {
+            kind: gr.Button(label, size="sm", elem_id=f"{prefix}-save-{kind}") for kind, label in _LABELS.items()
+        }
+        python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python")
+        command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command")
+    code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
     parcel = gr.JSON(visible=False)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    state.change(_appear, state, [group, code], queue=False, **quiet)
+    state.change(_appear, state, [row, code], queue=False, **quiet)
     for kind, button in buttons.items():
         made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
         made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)

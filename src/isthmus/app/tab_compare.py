@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus.app.asking import WORK, buttons_of, picture_of, settings_of, text_of, there, worked
+from isthmus.app.asking import WORK, buttons_of, picture_of, samples_of, settings_of, status_of, text_of, there, worked
 from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question
 from isthmus.app.saving import Shown, save_row
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from isthmus.comparison import CompareRow, Comparison
 
 _USUAL = ("nib", "m2ib", "gradcam", "grad-eclip", "chefer", "clip-surgery")
-_UNITS = {"score": "in units of the similarity", "bits": "in bits", "": "without a unit"}
+_UNITS = {"score": "that of the similarity", "bits": "bits", "": "none"}
 _HINT = "Choose some methods, and see what each of them says of one picture and one text."
 
 
@@ -34,9 +34,12 @@ def tab(page: Page) -> None:
     gr = page.gradio
     visit, shown = gr.State(Visit(), delete_callback=Visit.close), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
-        with gr.Column(scale=4, min_width=300, elem_classes="isthmus-ask"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             picture = picture_of(page, "compare")
-            text = text_of(page, "compare-text", "Text", "a dog on the grass")
+            place = gr.Row()
+            text = text_of(page, "compare-text", "Text", "a dog on the grass", lines=1)
+            with place:
+                samples_of(page, "compare", picture, text)
             methods = gr.Dropdown(
                 sorted(METHODS),
                 value=[name for name in _USUAL if name in METHODS],
@@ -46,16 +49,17 @@ def tab(page: Page) -> None:
                 elem_id="compare-methods",
             )
             run, cancel = buttons_of(page, "compare", "Compare", visit)
+            status = status_of(page, "compare")
             settings = settings_of(page, "compare", method=False)
-        with gr.Column(scale=9, min_width=320, elem_classes="isthmus-answer"):
-            status = gr.HTML(elem_id="compare-status", elem_classes="isthmus-status")
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
+            said = gr.HTML(elem_id="compare-summary", elem_classes="isthmus-status")
             compared = viewer("compare-viewer", hint=_HINT)
             save_row("compare", shown)
     gr.on(
         [run.click, text.submit],
         told(_comparer(page)),
         [picture, text, methods, *settings.inputs, visit],
-        [compared, shown, status, cancel],
+        [compared, shown, said, status, cancel],
         **WORK,
     )
 
@@ -65,7 +69,7 @@ def _comparer(page: Page) -> Any:
 
     def compare(picture: Any, text: str, methods: Any, model: str, visit: Visit) -> Iterator[Any]:
         question = Question(page.models.get(model).name, there(picture), clean_text(text))
-        names, still = chosen_of(methods), [gr.skip()] * 2
+        names, still = chosen_of(methods), [gr.skip()] * 3
 
         def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
@@ -76,7 +80,7 @@ def _comparer(page: Page) -> Any:
         except CancelledError:
             yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
             return
-        yield [cards_of(question, found), shown_of(question, found), _said(found), gr.update(interactive=False)]
+        yield [cards_of(question, found), shown_of(question, found), _said(found), "", gr.update(interactive=False)]
 
     return compare
 
@@ -142,7 +146,7 @@ def facts_of(row: CompareRow, reference: bool = False) -> list[str]:
     agreement = (
         "the reference" if reference else "agreement: " + ", ".join(agreed) if agreed else "no agreement defined"
     )
-    return [f"{', '.join(scales)}; {_UNITS[row.units]}", ", ".join(value for _, value in cost(row)), agreement]
+    return [", ".join(scales), f"unit: {_UNITS[row.units]}", ", ".join(value for _, value in cost(row)), agreement]
 
 
 def _reason(row: CompareRow) -> InputError:

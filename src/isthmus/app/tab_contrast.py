@@ -10,7 +10,9 @@ from isthmus.app.asking import (
     buttons_of,
     options_of,
     picture_of,
+    samples_of,
     settings_of,
+    status_of,
     text_of,
     there,
     worked,
@@ -33,16 +35,17 @@ def tab(page: Page) -> None:
     gr = page.gradio
     visit, shown = gr.State(Visit(), delete_callback=Visit.close), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
-        with gr.Column(scale=4, min_width=300, elem_classes="isthmus-ask"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             picture = picture_of(page, "contrast")
+            samples_of(page, "contrast", picture)
             text = text_of(page, "contrast-text", "Why this text …", "a dog", lines=1)
             against = text_of(page, "contrast-against", "… rather than this one?", "a cat", lines=1)
             run, cancel = buttons_of(page, "contrast", "Contrast", visit)
+            status = status_of(page, "contrast")
             settings = settings_of(page, "contrast")
-        with gr.Column(scale=9, min_width=320, elem_classes="isthmus-answer"):
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
             main = viewer("contrast-viewer", hint=_HINT)
             both = viewer("contrast-both")
-            status = gr.HTML(elem_id="contrast-status", elem_classes="isthmus-status")
             save_row("contrast", shown)
     gr.on(
         [run.click, text.submit, against.submit],
@@ -118,9 +121,9 @@ def views_of(answers: list[Answer]) -> tuple[View, View]:
     }
     cards = [
         payload(answer, title=title, small=True, with_scale=answers)
-        for answer, title in ((first, "The first text alone"), (second, "The second text alone"))
+        for answer, title in ((first, "The first"), (second, "The second"))
     ]
-    return main, grid(cards)
+    return main, grid(cards) | {"title": "Each text alone, on the same scale"}
 
 
 def shown_of(answers: list[Answer]) -> Shown:

@@ -7,20 +7,21 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from isthmus.app.asking import QUICK, WORK, buttons_of, options_of, settings_of, text_of, worked
+from isthmus.app.asking import QUICK, WORK, buttons_of, options_of, settings_of, status_of, text_of, worked
 from isthmus.app.gallery import ORDERS, Gallery, left_out_said
 from isthmus.app.page import Page
-from isthmus.app.question import Question, ask
+from isthmus.app.question import Answer, Question, ask, ask_joint
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
 from isthmus.app.snippets import Asked
 from isthmus.app.uploads import LIMITS, Gathered, Upload, clean_text
-from isthmus.app.view import payload
+from isthmus.app.view import View, payload
 from isthmus.app.viewer import viewer
 from isthmus.app.work import CancelledError, Visit
 from isthmus.encoders.pictures import PICTURE_SUFFIXES
 from isthmus.errors import InputError, IsthmusError
 
+WAITING = "Preparing words and regions, so that a click will answer at once …"
 _HINT = f"Give several pictures or a zip, at most {LIMITS.pictures}, and see how well each matches one text, and why."
 
 
@@ -32,7 +33,7 @@ def tab(page: Page) -> None:
     visit = gr.State(Visit(), delete_callback=Visit.close)
     kept, shown = gr.State(None), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
-        with gr.Column(scale=4, min_width=300, elem_classes="isthmus-ask"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             files = FilesInput(
                 label="Pictures, or a zip of them",
                 file_count="multiple",
@@ -40,21 +41,25 @@ def tab(page: Page) -> None:
                 elem_id="folder-files",
                 height=180,
             )
-            text = text_of(page, "folder-text", "Text", "a dog on the grass")
+            text = text_of(page, "folder-text", "Text", "a dog on the grass", lines=1)
             run, cancel = buttons_of(page, "folder", "Explain all", visit)
+            status = status_of(page, "folder")
             settings = settings_of(page, "folder")
-        with gr.Column(scale=9, min_width=320, elem_classes="isthmus-answer"):
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
             order = gr.Radio(list(ORDERS), value="similarity", label="Sorted by", elem_id="folder-order")
-            status = gr.HTML(elem_id="folder-status", elem_classes="isthmus-status")
+            said = gr.HTML(elem_id="folder-summary", elem_classes="isthmus-status")
             cards = viewer("folder-gallery", hint=_HINT)
+            name = gr.HTML(elem_id="folder-opened", elem_classes="isthmus-history")
             opened = viewer("folder-viewer")
             save_row("folder", shown)
     asked = [files, text, *settings.inputs, order, visit]
-    results = [cards, opened, kept, shown, status, cancel]
-    gr.on([run.click, text.submit], told(_explainer(page)), asked, results, **WORK)
+    ends = [status, cancel]
+    gr.on(
+        [run.click, text.submit], told(_explainer(page)), asked, [cards, name, opened, kept, shown, said, *ends], **WORK
+    )
     order.change(told(_sorted), [kept, order], cards, **QUICK)
-    opening = {**WORK, "concurrency_id": "opening"}  # in the queue, without which a state's change is not told
-    cards.select(told(_opener(page)), [kept, order], [opened, shown], **opening)
+    # In the queue, without which the page does not learn that a state has changed.
+    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **WORK)
 
 
 def _explainer(page: Page) -> Any:
@@ -74,7 +79,7 @@ def _explainer(page: Page) -> Any:
             raise InputError("There are no pictures yet: drop some, or a zip of them.")
         served = page.models.get(model).name
         gallery = Gallery(served, clean_text(text), method, options_of(method, layer, steps), [], [*files.left_out])
-        still = [gr.skip()] * 4
+        still = [gr.skip()] * 6
 
         def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
@@ -88,14 +93,8 @@ def _explainer(page: Page) -> Any:
             ended = "Cancelled. "
         if not gallery.items and not ended:
             raise InputError(f"None of these pictures can be explained: {left_out_said(gallery.left_out)}")
-        yield [
-            gallery.view(_known(order)),
-            None,
-            gallery,
-            None,
-            _said(gallery, ended),
-            gr.update(interactive=False),
-        ]
+        cards = gallery.view(_known(order))
+        yield [cards, "", None, gallery, None, _said(gallery, ended), "", gr.update(interactive=False)]
 
     return explain_all
 
@@ -120,24 +119,43 @@ def _sorted(gallery: Gallery | None, order: str) -> Any:
 
 
 def _opener(page: Page) -> Any:
-    def open_one(gallery: Gallery | None, order: str, event: page.gradio.EventData) -> Any:  # type: ignore[name-defined]
+    gr = page.gradio
+
+    def open_one(gallery: Gallery | None, order: str, visit: Visit, event: Any) -> Iterator[Any]:
         place = getattr(event, "index", None)
         if gallery is None or not isinstance(place, int) or not 0 <= place < len(gallery.items):
             raise InputError("This picture is no longer here: explain the pictures again.")
-        item = gallery.ordered(_known(order))[place]
+        item, done = gallery.ordered(_known(order))[place], gr.update(interactive=False)
         answer = item.answer(_question(gallery, item.upload))
-        asked = Asked(
-            gallery.model, (gallery.text,), methods=(gallery.method,), options=gallery.options, pictures=_names(gallery)
-        )
-        view = payload(answer, title=item.upload.name) | {"id": str(id(answer))}
-        return view, Shown((answer.explanation,), (asked,))
+        heading = f"<h2>{escape(item.upload.name)}</h2>"
+        yield [heading, _view(answer), _shown(gallery, answer), "", done]
+        if not answer.question.joint:
+            return
 
-    open_one.__annotations__["event"] = page.gradio.EventData
+        def row(line: str) -> list[Any]:
+            return [gr.skip()] * 3 + [line, gr.update(interactive=True)]
+
+        try:
+            whole = yield from worked(
+                visit, lambda watch: ask_joint(page.models, answer, watch=watch), row, "Preparing words and regions"
+            )
+        except CancelledError:  # by the button, or by another picture that is opened
+            return
+        yield [heading, _view(whole), _shown(gallery, whole), "", done]
+
+    open_one.__annotations__["event"] = gr.EventData
     return open_one
 
 
-def _names(gallery: Gallery) -> tuple[str, ...]:
-    return tuple(item.upload.name for item in gallery.items)
+def _view(answer: Answer) -> View:
+    return payload(answer) | {"id": str(id(answer.question)), "waiting": WAITING if answer.question.joint else ""}
+
+
+def _shown(gallery: Gallery, answer: Answer) -> Shown:
+    """What is saved, of the opened picture, and copied, of all."""
+    names = tuple(item.upload.name for item in gallery.items)
+    asked = Asked(gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names)
+    return Shown((answer.explanation,), (asked,))
 
 
 def _known(order: Any) -> str:

@@ -11,7 +11,9 @@ from isthmus.app.asking import (
     buttons_of,
     options_of,
     picture_of,
+    samples_of,
     settings_of,
+    status_of,
     text_of,
     there,
     worked,
@@ -38,19 +40,21 @@ def tab(page: Page) -> None:
     gr = page.gradio
     visit, shown = gr.State(Visit(), delete_callback=Visit.close), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
-        with gr.Column(scale=4, min_width=300, elem_classes="isthmus-ask"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             picture = picture_of(page, "prompts")
+            samples_of(page, "prompts", picture)
             text = text_of(page, "prompts-text", "Prompts, one a line", _EXAMPLE, lines=6)
             run, cancel = buttons_of(page, "prompts", "Rank", visit)
+            status = status_of(page, "prompts")
             settings = settings_of(page, "prompts")
-        with gr.Column(scale=9, min_width=320, elem_classes="isthmus-answer"):
-            status = gr.HTML(elem_id="prompts-status", elem_classes="isthmus-status")
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
+            said = gr.HTML(elem_id="prompts-summary", elem_classes="isthmus-status")
             ranked = viewer("prompts-viewer", hint=_HINT)
             save_row("prompts", shown)
     run.click(
         told(_ranker(page)),
         [picture, text, *settings.inputs, visit],
-        [ranked, shown, status, cancel],
+        [ranked, shown, said, status, cancel],
         **WORK,
     )
 
@@ -63,7 +67,7 @@ def _ranker(page: Page) -> Any:
     ) -> Iterator[Any]:
         prompts, options = clean_lines(text), options_of(method, layer, steps)
         question = Question(page.models.get(model).name, there(picture), prompts[0], None, method, options)
-        still = [gr.skip()] * 2
+        still = [gr.skip()] * 3
 
         def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
@@ -74,7 +78,7 @@ def _ranker(page: Page) -> Any:
         except CancelledError:
             yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
             return
-        yield [ranked_of(question, found), shown_of(question, found), _said(found), gr.update(interactive=False)]
+        yield [ranked_of(question, found), shown_of(question, found), _said(found), "", gr.update(interactive=False)]
 
     return rank
 
