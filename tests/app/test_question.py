@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES
 from PIL import Image
 
 import isthmus
+from conftest import EXAMPLES
 from isthmus.app.models import Models, Served
 from isthmus.app.question import Answer, Question, ask, ask_joint, similarity
 from isthmus.encoders.sharing import Shared

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES
 from PIL import Image
 
 import isthmus
+from conftest import EXAMPLES
 from isthmus.app.difference import before_and_after, changed, word_changes
 from isthmus.app.question import Answer, Question
 from isthmus.app.view import alternative, grid, payload, place

@@ -1,14 +1,14 @@
 /* The interactive view of one answer: words ask for regions, regions ask for words. */
 (() => {
   "use strict";
-  const { maps, css, over, colour, paint, ramp, signed, paperOf } = window.isthmus;
+  const { maps, paint, ramp, signed, paperOf } = window.isthmus;
   const { make, percent, stage, similarity, sentence, tint } = window.isthmus.parts;
 
   const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
   class Interactive {
-    constructor(host, view, look) {
-      Object.assign(this, { host, view, look, id: view.id, words: new Set(), region: null, cursor: null, held: null });
+    constructor(host, view) {
+      Object.assign(this, { host, view, look: window.isthmus.look(), id: view.id, words: new Set(), region: null, cursor: null, held: null });
       this.build();
       this.repaint();
     }
@@ -33,6 +33,8 @@
         onpointerenter: () => this.tell(i), onfocus: () => this.tell(i), onpointerleave: () => this.tell(null),
         onblur: () => this.tell(null),
       }, one.text));
+      this.line.classList.toggle("iv-long", view.text.length > 90);
+      this.line.classList.toggle("iv-longer", view.text.length > 300);
       this.buttons = [...this.line.querySelectorAll(".iv-word")];
       const side = make("div", { class: "iv-side" }, similarity(view), this.legend, this.value, this.display());
       this.host.replaceChildren(
@@ -57,7 +59,7 @@
 
     display() {
       if (!this.canvas) return null;
-      const change = (name, read) => (event) => { this.look[name] = read(event.target); this.repaint(); };
+      const change = (name, read) => (event) => window.isthmus.look({ [name]: read(event.target) });
       const select = make("select", { onchange: change("map", (target) => target.value) },
         ...maps.map(([key, name]) => make("option", { value: key, text: name, selected: key === this.look.map })));
       const range = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.look.opacity,
@@ -107,8 +109,6 @@
 
     repaint() {
       const { look, view } = this;
-      this.host.style.setProperty("--iv-map", look.opacity);
-      this.host.classList.toggle("iv-plain", !look.outline);
       const paper = paperOf(this.host);
       this.shownWords = this.wordsNow();
       this.buttons.forEach((button, i) => {
@@ -243,5 +243,5 @@
     }
   }
 
-  window.isthmus.interactive = (host, view, look) => new Interactive(host, view, look);
+  window.isthmus.interactive = (host, view) => new Interactive(host, view);
 })();

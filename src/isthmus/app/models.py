@@ -57,6 +57,11 @@ class Models:
         """What a visitor chooses from."""
         return tuple(self._served)
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What readers of their results should know."""
+        return tuple(dict.fromkeys(one.encoder.notice for one in self._served.values() if one.encoder.notice))
+
     def get(self, name: str | None) -> Served:
         """The model of a name, the first for None. Raises OptionError where the page has no such model."""
         if name is None:

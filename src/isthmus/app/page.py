@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from isthmus.app.limits import Limits
@@ -19,7 +20,6 @@ _INK = {
     for name in ("body_text_color_subdued", "block_info_text_color", "input_placeholder_color")
     for mode, colour in (("", "#5c5c66"), ("_dark", "#a9a9b4"))
 }
-_TITLE = "# Isthmus\nSee what passes between a picture and a text, as a model sees it."
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,12 +58,22 @@ def build(models: Models, limits: Limits | None = None) -> Any:
         delete_cache=(min(600, page.limits.idle), page.limits.idle),
         fill_width=False,
     ) as blocks:
-        gr.Markdown(_TITLE, elem_id="title")
+        gr.HTML(_title(models), elem_id="title")
         with gr.Tabs(elem_id="tabs"):
             for name, tab in _tabs():
                 with gr.Tab(name, id=name.lower()):
                     tab(page)
     return blocks
+
+
+def _title(models: Models) -> str:
+    """What the page is, and which models it has."""
+    names = ", ".join(f"<b>{escape(name)}</b>" for name in models.names)
+    notices = " ".join(escape(notice) for notice in models.notices)
+    return (
+        "<h1>Isthmus</h1><p>See what passes between a picture and a text, as a model sees it.</p>"
+        f"<p class='isthmus-models'>{'Model' if len(models.names) == 1 else 'Models'}: {names}. {notices}</p>"
+    )
 
 
 def _tabs() -> list[tuple[str, Callable[[Page], None]]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from isthmus.app import history
@@ -18,6 +19,7 @@ from isthmus.app.asking import (
     options_of,
     picture_of,
     settings_of,
+    status_of,
     text_of,
     there,
     worked,
@@ -27,12 +29,13 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question, ask, ask_joint, similarity
 from isthmus.app.samples import sample, strip
 from isthmus.app.saving import Shown, save_row
-from isthmus.app.sentences import told
+from isthmus.app.sentences import sentence, told
 from isthmus.app.snippets import Asked
 from isthmus.app.uploads import clean_text
 from isthmus.app.view import payload
 from isthmus.app.viewer import listing, viewer
 from isthmus.app.work import CancelledError, Visit
+from isthmus.errors import IsthmusError
 
 _HINT = "Choose a picture and write what it might show: its regions and words answer here."
 _ENDED = "Words and regions were not prepared: press Explain for them."
@@ -81,7 +84,7 @@ def tab(page: Page) -> None:
             text = text_of(page, "explain-text", "Text", "a dog on the grass", lines=1)
             live = gr.HTML(elem_id="explain-similarity", elem_classes="isthmus-live")
             run, cancel = buttons_of(page, "explain", "Explain", visit)
-            status = gr.HTML(elem_id="explain-status", elem_classes="isthmus-status")
+            status = status_of(page, "explain")
             settings = settings_of(page, "explain")
         with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
             shown = viewer("explain-viewer", hint=_HINT)
@@ -106,9 +109,10 @@ def _connect(page: Page, parts: _Parts) -> None:
     gr, settings = page.gradio, parts.settings
     filled = [*parts.results, parts.status, parts.cancel]
     explain = told(_explainer(page))
-    gr.on([parts.run.click, parts.text.submit], explain, parts.asked, filled, **WORK)
+    asking = WORK | {"trigger_mode": "multiple"}  # a new question takes the place of the one that is worked on
+    gr.on([parts.run.click, parts.text.submit], explain, parts.asked, filled, **asking)
     chosen = parts.samples.select(told(_sampled(page)), None, [parts.picture, parts.text], **QUICK)
-    chosen.success(explain, parts.asked, filled, **WORK)
+    chosen.success(explain, parts.asked, filled, **asking)
     gr.on(
         [parts.text.change, parts.picture.change, settings.model.change],
         told(_live(page)),
@@ -118,16 +122,17 @@ def _connect(page: Page, parts: _Parts) -> None:
         **(WORK | {"concurrency_id": "live"}),
     )
     settings.model.change(told(_deepest(page)), [settings.model, settings.layer], settings.layer, **QUICK)
+    moving = WORK | {"concurrency_id": "history"}
     restored = [*parts.results, parts.text, parts.picture, *settings.inputs]
     for button, by in ((parts.undo, -1), (parts.redo, 1)):
-        button.click(told(_mover(page, by)), [parts.visit], restored, **QUICK)
-    parts.past.select(told(_chooser(page)), [parts.visit], restored, **QUICK)
+        button.click(told(_mover(page, by)), [parts.visit], restored, **moving)
+    parts.past.select(told(_chooser(page)), [parts.visit], restored, **moving)
 
 
 def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
-    ) -> Iterator[Sequence[Any]]:
+    ) -> Iterator[list[Any]]:
         gr, models = page.gradio, page.models
         question = Question(
             models.get(model).name,
@@ -137,8 +142,9 @@ def _explainer(page: Page) -> Any:
             options=options_of(method, layer, steps),
         )
         still, done = [gr.skip()] * 6, gr.update(interactive=False)
+        visit.turn = turn = visit.turn + 1
 
-        def row(line: str) -> Sequence[Any]:
+        def row(line: str) -> list[Any]:
             return [*still, line, gr.update(interactive=True)]
 
         try:
@@ -155,10 +161,12 @@ def _explainer(page: Page) -> Any:
                     "Preparing words and regions",
                 )
                 history.improve(visit, answer, whole)
-                yield [*_results(page, visit), "", done]
+                if visit.turn == turn:
+                    yield [*_improved(page, visit, whole), "", done]
         except CancelledError:
-            now = _results(page, visit, waiting=_ENDED)
-            yield [*now, "<p role='status'>Cancelled.</p>", done]
+            if visit.turn == turn:  # else another question has taken its place
+                shown = _results(page, visit, waiting=_ENDED)
+                yield [*shown, "<p role='status'>Cancelled.</p>", done]
 
     return explain
 
@@ -176,7 +184,10 @@ def _live(page: Page) -> Any:
     def live(picture: Any, text: str, model: str) -> str:
         if picture is None or not text.strip():
             return ""
-        value = similarity(page.models, model, picture, clean_text(text))
+        try:
+            value = similarity(page.models, model, picture, clean_text(text))
+        except IsthmusError as error:  # no alarm while somebody types
+            return f"<p>{escape(sentence(error))}</p>"
         width = 100 * max(0.0, min(1.0, value))
         return (
             f"<p><span>similarity</span> <b>{value:.3f}</b></p>"
@@ -197,6 +208,14 @@ def _results(page: Page, visit: Visit, *, waiting: str = _WAITING) -> list[Any]:
         update(interactive=visit.at + 1 < len(visit.answers)),
         None if now is None else _kept(now),
     ]
+
+
+def _improved(page: Page, visit: Visit, whole: Answer) -> list[Any]:
+    """Values of `_Parts.results` once an answer has its joint map: nothing else has changed."""
+    skip = page.gradio.skip()
+    if history.shown(visit) is not whole:
+        return [skip] * 6
+    return [_view(whole, ""), *[skip] * 4, _kept(whole)]
 
 
 def _view(now: Answer, waiting: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 /* The viewer: a picture and a text that answer each other. `isthmus.view(element, props, watch)` mounts it. */
 (() => {
   "use strict";
-  const { maps, colour, over, css, ink, paperOf, paint, ramp, signed } = window.isthmus;
+  const { colour, over, css, ink, paperOf, paint, signed } = window.isthmus;
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -96,11 +96,25 @@
 
   window.isthmus.parts = { make, percent, stage, similarity, sentence, tint, still };
 
-  const LOOK = { map: "red-blue", positive: false, opacity: 1, outline: true };
+  /* How maps are shown, alike everywhere on the page. */
+  const look = { map: "red-blue", positive: false, opacity: 1, outline: true };
+  const views = new Set();
+
+  window.isthmus.look = (change = {}) => {
+    Object.assign(look, change);
+    const { style } = document.documentElement;
+    style.setProperty("--iv-map", look.opacity);
+    if (look.outline) style.removeProperty("--iv-outline");
+    else style.setProperty("--iv-outline", "none");
+    if ("map" in change || "positive" in change || "theme" in change) views.forEach((redraw) => redraw());
+    return look;
+  };
+  addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(() => window.isthmus.look({ theme: true })).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  });
 
   window.isthmus.view = (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
-    const look = { ...LOOK };
     let shown = null;
     const draw = () => {
       const value = props.value;
@@ -109,17 +123,19 @@
         host.replaceChildren(make("p", { class: "iv-hint", text: host.dataset.hint || "" }));
         shown = null;
       } else if (value.grid) {
-        const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : "";
-        const open = (index) => (value.select ? () => trigger("select", { index }) : null);
-        host.replaceChildren(...(value.title ? [make("h2", { text: value.title })] : []), make("div", { class: "iv-grid", style: columns },
-          ...value.grid.map((one, index) => still(one, look, host, open(index)))));
+        host.replaceChildren(...cards(value, (index) => trigger("select", { index }), host));
         shown = null;
       } else if (shown && value.id !== undefined && shown.id === value.id) shown.update(value);
-      else shown = window.isthmus.interactive(host, value, look);
+      else shown = window.isthmus.interactive(host, value);
     };
+    const cards = (value, select, within) => {
+      const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : false;
+      const open = (index) => (value.select ? () => select(index) : null);
+      const all = value.grid.map((one, index) => still(one, look, within, open(index)));
+      return [value.title ? make("h2", { text: value.title }) : "", make("div", { class: "iv-grid", style: columns }, ...all)];
+    };
+    views.add(() => (shown ? shown.repaint() : draw()));
     watch("value", draw);
-    new MutationObserver(draw_again).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-    function draw_again() { if (shown) shown.repaint(); else draw(); }
     draw();
   };
 })();

@@ -31,7 +31,7 @@ def mounted(elem_id: str, script: str, value: Any, *, hint: str = "") -> Any:
     return needed("gradio").HTML(
         value,
         html_template=frame,
-        js_on_load=f"window.isthmus.{script}(element, props, watch, trigger); // 'select'",
+        js_on_load=f"window.isthmus.{script}(element, props, watch, trigger)",
         apply_default_css=False,
         elem_id=elem_id,
         elem_classes=f"iv-host iv-{script}",

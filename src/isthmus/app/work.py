@@ -76,6 +76,7 @@ class Visit:
         answers: results, oldest first.
         at: the place of the one that is shown.
         store: what the model made of the last pictures and texts.
+        turn: the number of questions so far; one that is not the last has been given up for another.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class Visit:
         self.answers: list[Any] = []
         self.at = -1
         self.store = Shared(_STORE)
+        self.turn = 0
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         """Gradio copies the first value of a state for every visitor: each begins anew."""

@@ -11,7 +11,8 @@ def app(
     models: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model that the page offers, as `isthmus explain --model`. May be repeated.", show_default="mini"
+            help="A model that the page offers, as `isthmus explain --model`. Several with commas, or repeated.",
+            show_default="mini",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
@@ -25,4 +26,5 @@ def app(
     """Open a page where anyone drops a picture, types a text and sees what passes between them."""
     from isthmus.app import launch
 
-    launch(tuple(models or ("mini",)), host=host, port=port, open_page=open_page, device=device, dtype=dtype)
+    names = [name.strip() for given in models or ["mini"] for name in given.split(",") if name.strip()]
+    launch(names, host=host, port=port, open_page=open_page, device=device, dtype=dtype)
