@@ -54,9 +54,9 @@ def question(browser: int, number: int, folder: Path) -> tuple[Path, str]:
 
 def browse(url: str, browser: int, rounds: int, folder: str) -> list[dict[str, Any]]:
     """One browser's whole session: what each answer showed, and how long it took. Written line by line too."""
-    from app.acting import Explain
     from playwright.sync_api import sync_playwright
 
+    from app.acting import Explain
     from app.browsing import FLAGS, chromium
 
     found: list[dict[str, Any]] = []

@@ -91,8 +91,7 @@ def test_who_waits_can_give_up(mini: Any) -> None:
     def give_up(inputs: int) -> None:
         raise TimeoutError
 
-    with served.used():
-        with pytest.raises(TimeoutError), served.used(give_up):
-            raise AssertionError("two use it")
+    with served.used(), pytest.raises(TimeoutError), served.used(give_up):
+        raise AssertionError("two use it")
     with served.used() as encoder:
         assert encoder is mini
