@@ -64,3 +64,34 @@ def test_an_error_frees_the_model(mini: Any) -> None:
         raise ZeroDivisionError
     with served.used() as encoder:
         assert encoder is mini
+
+
+def test_who_has_a_model_for_long_lends_it(mini: Any) -> None:
+    served, order = Served(mini), []
+
+    def wait() -> None:
+        with served.used():
+            order.append("other")
+
+    with served.used():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.05)
+        order.append("first")
+        for _ in range(100):
+            served.lend()
+        order.append("first again")
+    thread.join()
+    assert order == ["first", "other", "first again"]
+
+
+def test_who_waits_can_give_up(mini: Any) -> None:
+    served = Served(mini)
+
+    def give_up(inputs: int) -> None:
+        raise TimeoutError
+
+    with served.used(), pytest.raises(TimeoutError), served.used(give_up):
+        raise AssertionError("two use it")
+    with served.used() as encoder:
+        assert encoder is mini

@@ -84,6 +84,25 @@ def test_watching_can_end_the_work_and_the_model_is_free_again(models: Models, d
     assert np.isfinite(similarity(models, "mini", dog, "a dog"))
 
 
+def test_others_have_their_turn_while_a_joint_map_is_made(models: Models, mini: Any, dog: Image.Image) -> None:
+    first = ask(models, Question("mini", dog, "a dog", options=STEPS))
+    served, lent = models.get("mini"), []
+
+    class Lending:
+        used = served.used
+
+        def lend(self) -> None:
+            lent.append(similarity(Models([Served(mini)]), None, dog, "a cat"))  # another's, in between
+
+    class Page(Models):
+        def get(self, name: str | None) -> Any:
+            return Lending()
+
+    whole = ask_joint(Page([served]), first)
+    assert len(lent) >= 2
+    assert joint_of(whole) == joint_of(ask_joint(models, first))
+
+
 def test_the_live_similarity_is_that_of_the_answer(models: Models, dog: Image.Image) -> None:
     answer = ask(models, Question("mini", dog, "a dog on the grass", options=STEPS))
     assert similarity(models, None, dog, "a dog on the grass") == pytest.approx(answer.explanation.similarity, abs=1e-6)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from isthmus.encoders.dual import DualEncoder
 from isthmus.errors import OptionError
+
+_PATIENCE, _MOMENT = 0.2, 0.005  # seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +28,23 @@ class Served:
         return self.encoder.name
 
     @contextmanager
-    def used(self) -> Iterator[DualEncoder]:
-        """The model, for as long as the `with` lasts."""
-        with self._lock:
+    def used(self, watch: Callable[[int], None] | None = None) -> Iterator[DualEncoder]:
+        """The model, for as long as the `with` lasts; `watch` is asked while it waits, and may raise to give up."""
+        while not self._lock.acquire(timeout=_PATIENCE):
+            if watch is not None:
+                watch(0)
+        try:
             yield self.encoder
+        finally:
+            self._lock.release()
+
+    def lend(self) -> None:
+        """Let those who wait use the model, and take it back; to be called by who has it, while it is whole."""
+        self._lock.release()
+        try:
+            time.sleep(_MOMENT)
+        finally:
+            self._lock.acquire()
 
 
 class Models:
@@ -50,7 +66,8 @@ class Models:
         """
         from isthmus.explainer import load
 
-        return cls([Served(load(name, **options)) for name in dict.fromkeys(names)])
+        lock = threading.Lock()  # one for all: what computes one model may change how torch computes another
+        return cls([Served(load(name, **options), lock) for name in dict.fromkeys(names)])
 
     @property
     def names(self) -> tuple[str, ...]:

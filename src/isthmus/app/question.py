@@ -111,7 +111,8 @@ def _explained(
 ) -> Explanation:
     from isthmus.explainer import explain
 
-    with models.get(question.model).used() as encoder, watched(watch or _unwatched), sharing(store):
+    served = models.get(question.model)
+    with served.used(watch) as encoder, watched(watch or _unwatched, served.lend), sharing(store):
         found = explain(
             encoder,
             question.picture,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +72,7 @@ def launch(
         where = f"{host}, port {port or 'from 7860'}"
         raise OptionError(f"The page cannot listen on {where}: choose another --port.") from error
     if block:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted then, too
         print(f"Isthmus is at {blocks.local_url} (Ctrl+C ends it).", flush=True)
         blocks.block_thread()
     return blocks

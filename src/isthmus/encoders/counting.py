@@ -13,6 +13,7 @@ from torch import Tensor
 
 _RUNNING: ContextVar[dict[str, int] | None] = ContextVar("passes", default=None)
 _WATCHING: ContextVar[Callable[[int], None] | None] = ContextVar("watching", default=None)
+_RESTING: ContextVar[Callable[[], None] | None] = ContextVar("resting", default=None)
 
 
 @contextmanager
@@ -37,13 +38,24 @@ def uncounted() -> Iterator[None]:
 
 
 @contextmanager
-def watched(watch: Callable[[int], None]) -> Iterator[None]:
-    """Within it `watch` is told of every run forward by its number of inputs, and may raise to end the work."""
-    token = _WATCHING.set(watch)
+def watched(watch: Callable[[int], None], rest: Callable[[], None] | None = None) -> Iterator[None]:
+    """Within it `watch` is told of every run forward by its number of inputs, and may raise to end the work.
+
+    `rest` is called where long work leaves the model as it was for a moment, so that others may use it.
+    """
+    tokens = _WATCHING.set(watch), _RESTING.set(rest)
     try:
         yield
     finally:
-        _WATCHING.reset(token)
+        _WATCHING.reset(tokens[0])
+        _RESTING.reset(tokens[1])
+
+
+def rested() -> None:
+    """Between two chunks of long work, where nothing of the model is changed: see `watched`."""
+    rest = _RESTING.get()
+    if rest is not None:
+        rest()
 
 
 def count(embedding: Tensor) -> None:

@@ -20,7 +20,7 @@ import torch.autograd.forward_ad as forward
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from isthmus.encoders.counting import count_shared
+from isthmus.encoders.counting import count_shared, rested
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.sharing import States
 from isthmus.encoders.split import Split
@@ -163,6 +163,7 @@ def _integrated(split: Split, closing: Tensor, rule: str, steps: int, memory: in
     which = torch.arange(batch * positions, device=device)
 
     def run(part: slice) -> None:
+        rested()
         number = torch.arange(part.start, part.stop, device=device)
         node, place = number // len(which), number % len(which)
         rows, position = place // positions, place % positions
