@@ -24,6 +24,20 @@ from isthmus.errors import InputError, IsthmusError
 WAITING = "Preparing words and regions, so that a click will answer at once …"
 _HINT = f"Give several pictures or a zip, at most {LIMITS.pictures}, and see how well each matches one text, and why."
 
+# The opened picture lies below the gallery: sight and focus go there as soon as its name stands over it.
+_GO_THERE = """() => {
+  const wanted = document.activeElement?.textContent;
+  let left = 50;
+  const timer = setInterval(() => {
+    const name = document.querySelector('#folder-opened h2');
+    if (!--left || (name && name.textContent === wanted)) clearInterval(timer);
+    if (!name || name.textContent !== wanted) return;
+    name.tabIndex = -1;
+    name.focus();
+    name.scrollIntoView();
+  }, 100);
+}"""
+
 
 def tab(page: Page) -> None:
     """Build the tab within the page."""
@@ -59,6 +73,7 @@ def tab(page: Page) -> None:
     )
     order.change(told(_sorted), [kept, order], cards, **QUICK)
     # In the queue, without which the page does not learn that a state has changed.
+    cards.select(None, None, None, js=_GO_THERE)
     cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **WORK)
 
 
