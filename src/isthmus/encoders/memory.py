@@ -18,7 +18,8 @@ _CPU_BUDGET = 512 << 20
 # freed tensors leave unusable in a CPU's memory is a quarter of it.
 _KEPT = 19  # of each block, for its backward pass; fewer with an activation that keeps its input alone
 _PASSING = 32  # once: what the block at work needs besides, and states, changes and gradients of a path
-_WHOLE = 4  # once for every input of the batch, whatever runs at once: its states, its closed state, its stem
+_WHOLE = 10  # once for every input of the batch, whatever runs at once: its states, those that the call keeps, its
+# closed state, its stem, and the widest part of a block in the run that embeds it
 _WEIGHTS = 4  # copies of the attention weights of all heads in a block, where attention is not fused
 
 
