@@ -40,11 +40,10 @@ def pooled_only(split: Split, rows: Tensor) -> Iterator[None]:
         split: a tower at a cut.
         rows: `(N,)` which input each of the replacements to come belongs to.
     """
-    positions = None if has_hooks(split.tower.blocks[-1]) else pooled_positions(split)
-    if positions is None:
-        yield
-        return
-    with lock_of(split.tower.model), _narrowed(split.tower, positions[rows], split.hidden.shape[1]):
+    with lock_of(split.tower.model), ExitStack() as stack:  # in the lock, for another thread's hooks are no one's here
+        positions = None if has_hooks(split.tower.blocks[-1]) else pooled_positions(split)
+        if positions is not None:
+            stack.enter_context(_narrowed(split.tower, positions[rows], split.hidden.shape[1]))
         yield
 
 
@@ -103,7 +102,12 @@ def _pointwise(tower: Tower) -> list[nn.Module]:
     where, block = tower.attention, tower.blocks[-1]
     if not isinstance(where, Attention):
         return []
-    holder = block.get_submodule(where.whole or where.module)
+    try:
+        holder = block.get_submodule(where.whole or where.module)
+        own = () if where.whole or where.fused else (where.query, where.output)
+        of_attention = [block.get_submodule(path) for path in own]
+    except AttributeError:  # a block of other names than the tower's
+        return []
 
     def outside(module: nn.Module) -> Iterator[nn.Module]:
         for child in module.children():
@@ -113,8 +117,6 @@ def _pointwise(tower: Tower) -> list[nn.Module]:
             elif any(isinstance(part, nn.Linear) for part in inside):
                 yield child
 
-    own = () if where.whole or where.fused else (where.query, where.output)
-    of_attention = [block.get_submodule(path) for path in own]
     return [*outside(block), *(one for one in of_attention if any(one is part for part in holder.modules()))]
 
 

@@ -131,7 +131,7 @@ class Training:
                 low, high = max(part.start, first), min(part.stop, first + batch)
                 found[low - first : high - first] += products[low - part.start : high - part.start]
 
-        in_chunks(run, batch * self.copies, rows_at_once(split, memory))
+        in_chunks(run, batch * self.copies, rows_at_once(split, memory, narrow=True))
         return found
 
 

@@ -66,7 +66,7 @@ class StraightPath:
             (gradient,), scores[part] = slope(self.split, state.to(hidden.dtype), rows[part], target, narrow=True)
             slopes[part] = self.gather(change * gradient, rows[part])
 
-        in_chunks(run, len(rows), rows_at_once(self.split, self.memory))
+        in_chunks(run, len(rows), rows_at_once(self.split, self.memory, narrow=True))
         return slopes, scores
 
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -80,7 +80,7 @@ class StraightPath:
             closed[part] = score_of(self.split, self.closing[part].to(hidden.dtype), rows, target, narrow=True)
 
         with torch.no_grad():
-            in_chunks(run, len(hidden), rows_at_once(self.split, self.memory))
+            in_chunks(run, len(hidden), rows_at_once(self.split, self.memory, narrow=True))
         return closed, opened
 
     def integrate(
