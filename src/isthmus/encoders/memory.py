@@ -8,7 +8,7 @@ from numbers import Real
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from isthmus.encoders.pooled import pooled_positions
 from isthmus.encoders.split import Split
@@ -20,8 +20,11 @@ _CPU_BUDGET = 512 << 20
 _KEPT = 19  # of each block, for its backward pass; fewer with an activation that keeps its input alone
 _SAVED = 0.6  # of a block whose parts run for the pooled position alone
 _PASSING = 32  # once: what the block at work needs besides, and states, changes and gradients of a path
-_WHOLE = 10  # once for every input of the batch, whatever runs at once: its states, those that the call keeps, its
-# closed state, its stem, and the widest part of a block in the run that embeds it
+_WHOLE = (
+    6  # once for every input of the batch, whatever runs at once: its states, those that the call keeps, its closed
+)
+# state, its stem
+_GIVEN = 3  # copies of the inputs themselves: as they were prepared, as a batch, and in the run that embeds them
 _WEIGHTS = 4  # copies of the attention weights of all heads in a block, where attention is not fused
 
 
@@ -80,7 +83,8 @@ def rows_at_once(split: Split, memory: int | None, *, narrow: bool = False) -> R
     size = split.embedding.element_size()
     path = positions * channels * max(size, 4)  # summed in float32 or better
     row = blocks * positions * (_KEPT * channels + attention) * size + _PASSING * path
-    free = memory - _WHOLE * path * len(split.hidden)
+    given = sum(value.nbytes for value in split.inputs.values() if isinstance(value, Tensor))
+    free = memory - _WHOLE * path * len(split.hidden) - _GIVEN * given
     return Rows.of(int(min(free, _ROOM.get(model, free)) // row), model, row)
 
 
