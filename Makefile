@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint types imports unit docs bench clean
+.PHONY: help demo test matrix lint types imports unit browser docs bench clean
 
 help:
 	@echo "make demo   set up, explain a picture of a dog offline, print the path of the page"
@@ -50,7 +50,11 @@ imports: $(VENV)/dev.stamp
 	@echo "==> Directions of imports (import-linter)"
 	@$(BIN)/lint-imports
 
-unit: $(VENV)/dev.stamp
+# Chromium and axe-core, where they are missing and can be installed; without them some tests skip.
+browser: $(VENV)/dev.stamp
+	@.ci/browser
+
+unit: $(VENV)/dev.stamp browser
 	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
 	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
 

@@ -92,11 +92,12 @@ def _writers(explanation: Explanation) -> dict[str, Writer]:
         "svg": written(lambda: to_svg(explanation)),
         "html": written(lambda: page(explanation).encode()),
         "json": lambda path: path.write_text(to_json(explanation, _digest(path.with_suffix(".npz"))), encoding="utf-8"),
-        "npz": lambda path: np.savez_compressed(path, **_arrays(explanation)),
+        "npz": lambda path: np.savez_compressed(path, **arrays_of(explanation)),
     }
 
 
-def _arrays(explanation: Explanation) -> dict[str, Any]:
+def arrays_of(explanation: Explanation) -> dict[str, Any]:
+    """The arrays of an explanation by the names that they have in its NPZ file."""
     arrays: dict[str, Any] = {}
     if explanation.picture is not None:
         arrays["picture"] = explanation.picture

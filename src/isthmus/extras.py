@@ -15,6 +15,7 @@ _EXTRAS = {
     "datasets": "datasets",
     "webdataset": "datasets",
     "open_clip": "open_clip",
+    "gradio": "app",
 }
 
 

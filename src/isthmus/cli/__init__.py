@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from isthmus.cli.app import app as web_app
 from isthmus.cli.axioms import axioms
 from isthmus.cli.checks import doctor
 from isthmus.cli.compare import compare
@@ -56,7 +57,20 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (explain, compare, evaluate, reproduce, axioms, sanity, models, methods, metrics, datasets, doctor):
+for _command in (
+    explain,
+    compare,
+    web_app,
+    evaluate,
+    reproduce,
+    axioms,
+    sanity,
+    models,
+    methods,
+    metrics,
+    datasets,
+    doctor,
+):
     app.command()(_guarded(_command))
 
 

@@ -25,11 +25,13 @@ _EXTRAS = {
     "evaluate": ("pyarrow", "scipy", "scikit-image", "torchmetrics"),
     "datasets": ("datasets", "webdataset"),
     "open_clip": ("open_clip_torch",),
+    "app": ("gradio",),
 }
 _FOR = {
     "evaluate": "isthmus evaluate",
     "datasets": "Hugging Face datasets and shards",
     "open_clip": "models of open_clip",
+    "app": "isthmus app",
 }
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 

@@ -45,6 +45,14 @@ def to_png(comparison: Comparison, *, dpi: int = 130) -> bytes:
     return buffer.getvalue()
 
 
+def to_svg(comparison: Comparison) -> bytes:
+    """The figure as SVG bytes, the same bytes for the same comparison; text stays text."""
+    buffer = io.BytesIO()
+    with _settings():
+        _drawn(comparison).savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
 def picture_of(comparison: Comparison) -> Array | None:
     """The picture; a grey field where only its side is at hand, None where neither is."""
     for one in comparison.explanations:

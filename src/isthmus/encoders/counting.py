@@ -5,13 +5,14 @@ A run that several pairs share counts for each of them: passes state what a pair
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 from torch import Tensor
 
 _RUNNING: ContextVar[dict[str, int] | None] = ContextVar("passes", default=None)
+_WATCHING: ContextVar[Callable[[int], None] | None] = ContextVar("watching", default=None)
 
 
 @contextmanager
@@ -35,8 +36,21 @@ def uncounted() -> Iterator[None]:
         _RUNNING.reset(token)
 
 
+@contextmanager
+def watched(watch: Callable[[int], None]) -> Iterator[None]:
+    """Within it `watch` is told of every run forward by its number of inputs, and may raise to end the work."""
+    token = _WATCHING.set(watch)
+    try:
+        yield
+    finally:
+        _WATCHING.reset(token)
+
+
 def count(embedding: Tensor) -> None:
     """Count a run that gave `embedding` `(N, D)`, and later the runs back through it."""
+    watch = _WATCHING.get()
+    if watch is not None:
+        watch(len(embedding))
     passes = _RUNNING.get()
     if passes is None:
         return

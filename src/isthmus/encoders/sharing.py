@@ -72,9 +72,9 @@ class Store:
 class Shared(Store):
     """What one call shares."""
 
-    def __init__(self) -> None:
-        """An empty store."""
-        super().__init__(_BOUND)
+    def __init__(self, bound: int = _BOUND) -> None:
+        """An empty store of at most `bound` bytes."""
+        super().__init__(bound)
         self._digests: OrderedDict[int, tuple[Tensor, int, list[bytes]]] = OrderedDict()
 
     def digests(self, inputs: Mapping[str, Any]) -> list[Hashable]:
@@ -107,13 +107,16 @@ def digests_of(value: Tensor) -> list[bytes]:
 
 
 @contextmanager
-def sharing() -> Iterator[Shared]:
-    """Within it, in this thread, towers run each distinct input once; one within another has the outer one's store."""
+def sharing(store: Shared | None = None) -> Iterator[Shared]:
+    """Within it, in this thread, towers run each distinct input once; one within another has the outer one's store.
+
+    A `store` that is given serves several calls, for as long as whoever gave it keeps it.
+    """
     outer = _RUNNING.get()
     if outer is not None:
         yield outer
         return
-    token = _RUNNING.set(Shared())
+    token = _RUNNING.set(Shared() if store is None else store)
     try:
         yield _RUNNING.get()  # type: ignore[misc]
     finally:

@@ -140,7 +140,7 @@ class Tower:
             return embedding, seen.as_tuple
 
         index = self._index(cut)
-        embedding: Tensor = self._once("embed", inputs, run)[0]
+        embedding: Tensor = self.once("embed", inputs, run)[0]
         return embedding
 
     def _index(self, cut: float | None) -> int | None:
@@ -195,7 +195,7 @@ class Tower:
                 )
             return seen.hidden, embedding, seen.stem, seen.as_tuple
 
-        split = Split(self, inputs, index, *self._once(("split", index), inputs, run))
+        split = Split(self, inputs, index, *self.once(("split", index), inputs, run))
         self._prove(split)
         return split
 
@@ -218,7 +218,7 @@ class Tower:
                 raise ModelError(f"The {self.side} tower never looked its tokens up: name the module that it uses.")
             return seen.vectors, embedding, seen.hidden.shape[1:]
 
-        vectors, embedding, inside = self._once("enter", inputs, run)
+        vectors, embedding, inside = self.once("enter", inputs, run)
         values = inputs[self.stem_input] if self.lookup is None else vectors
         appended = 0 if self.lookup is None else inside[0] - values.shape[1]
         values = nn.functional.pad(values, (0, 0, 0, appended)) if appended else values
@@ -235,7 +235,7 @@ class Tower:
         count(embedding)
         return seen, embedding
 
-    def _once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
+    def once(self, kind: Hashable, inputs: dict[str, Any], run: Callable[[Inputs], States]) -> States:
         """A run, once in a call for each input; see `isthmus.encoders.sharing`."""
         return run_once(partial(self._key, kind), inputs, run, watched=self.model)
 

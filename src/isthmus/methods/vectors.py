@@ -20,7 +20,9 @@ import torch.autograd.forward_ad as forward
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from isthmus.encoders.counting import count_shared
 from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.sharing import States
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import Inputs, Tower, accumulator
 from isthmus.errors import ModelError, OptionError
@@ -84,13 +86,11 @@ def position_vectors(
         OptionError: an option out of its range.
         ModelError: the tower's states are no sequences of positions.
     """
+    if steps != "auto" and not isinstance(closed, Tensor):
+        return _once(tower, inputs, (layer, whole("steps", steps, 1), rule, closed, floor, memory))
     split = tower.split(inputs, layer)
-    if len(split.shape) != 2:
-        raise ModelError("Joint and prompt-free maps need a tower of tokens: this one is convolutional.")
-    closing, used = closed_state(split, closed, floor)
-    used = {"layer": split.layer, **used, "rule": rule}
-    with torch.no_grad():
-        shut, opened = (_embedded(split, state, memory) for state in (closing, split.hidden))
+    closing, used = _closing(split, closed, floor, rule)
+    shut, opened = _ends(split, closing, memory)
     if steps != "auto":
         vectors = _integrated(split, closing, rule, whole("steps", steps, 1), memory)
         return PositionVectors(vectors, shut, opened, {**used, "steps": steps})
@@ -104,6 +104,40 @@ def position_vectors(
         if bool((found.delta <= tolerance).all()) or 2 * nodes > limit:
             return found
         nodes *= 2
+
+
+def _once(tower: Tower, inputs: Inputs, options: tuple[Any, ...]) -> PositionVectors:
+    """By a fixed rule, once in a call for each input: a picture beside another text has the same vectors."""
+    layer, steps, rule, closed, floor, memory = options
+    made = 0
+
+    def run(inputs: Inputs) -> States:
+        nonlocal made
+        split = tower.split(inputs, layer)
+        closing, used = _closing(split, closed, floor, rule)
+        made = len(closing)
+        vectors = _integrated(split, closing, rule, steps, memory)
+        return vectors, *_ends(split, closing, memory), {**used, "steps": steps}
+
+    vectors, shut, opened, used = tower.once(("position vectors", options), dict(inputs), run)
+    # Each known one is counted as one pass already; a pair would need them all.
+    count_shared((len(vectors) - made) * (steps * vectors.shape[1] + 2))
+    return PositionVectors(vectors, shut, opened, dict(used))
+
+
+def _closing(split: Split, closed: str | Tensor, floor: float | None, rule: str) -> tuple[Tensor, dict[str, Any]]:
+    """The closed state, and options as resolved."""
+    if len(split.shape) != 2:
+        raise ModelError("Joint and prompt-free maps need a tower of tokens: this one is convolutional.")
+    closing, used = closed_state(split, closed, floor)
+    return closing, {"layer": split.layer, **used, "rule": rule}
+
+
+def _ends(split: Split, closing: Tensor, memory: int | None) -> tuple[Tensor, Tensor]:
+    """`(B, D)` embeddings of the closed state and of the features as they are."""
+    with torch.no_grad():
+        shut, opened = (_embedded(split, state, memory) for state in (closing, split.hidden))
+    return shut, opened
 
 
 def _embedded(split: Split, states: Tensor, memory: int | None) -> Tensor:

@@ -1,0 +1,203 @@
+"""What stands before Gradio: it lets through what the page needs, refuses the rest in one sentence, and forgets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+_LOG = logging.getLogger("isthmus.app")
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_LARGEST = 4 << 20  # bytes of a request that is no upload
+_API = r"/gradio_api/"
+_OPEN = re.compile(
+    r"/|/config/?|/theme\.css|/favicon\.ico|/robots\.txt|/manifest\.json|/pwa_icon(/\d+)?"
+    r"|/(assets|static|svelte|node)/.+"
+    rf"|{_API}(app_id|startup-events|theme\.css|login_check|user|upload|upload_progress|cancel|reset)/?"
+    rf"|{_API}(queue/(join|data)|heartbeat/\w+|file=.+|(run|api)/\w+|component_server)/?"
+)
+_ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.\-]*://|^\s*//", re.IGNORECASE)
+_BODY = re.compile(rf"{_API}(queue/join|cancel|reset|component_server|run/.*|api/.*)/?")
+_HEARTBEAT = re.compile(rf"{_API}heartbeat/(\w+)/?")
+
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; "
+    "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+HEADERS = {
+    "content-security-policy": _POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=(), payment=(), usb=()",
+}
+
+
+class Uploads:
+    """Which visits use which uploaded file: it is deleted with the last of them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Uploads lie in `folder`; nothing outside of it is ever deleted."""
+        self._folder, self._lock = folder.resolve(), threading.Lock()
+        self._users: dict[Path, set[str]] = {}
+
+    def note(self, visit: str, paths: Iterator[str]) -> None:
+        """A visit uses these files; what does not lie in the folder of uploads is left alone."""
+        for name in paths:
+            try:
+                path = Path(name).resolve()
+                if path.is_relative_to(self._folder) and path.is_file():
+                    with self._lock:
+                        self._users.setdefault(path, set()).add(visit)
+            except (OSError, ValueError, RuntimeError):
+                continue
+
+    def leave(self, visit: str) -> None:
+        """A visit has ended."""
+        with self._lock:
+            for users in self._users.values():
+                users.discard(visit)
+            gone = [path for path, users in self._users.items() if not users]
+            for path in gone:
+                del self._users[path]
+                path.unlink(missing_ok=True)
+                if path.parent != self._folder and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+
+    def clear(self) -> None:
+        """Delete all, with the folder."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Guard:
+    """An ASGI middleware around Gradio."""
+
+    def __init__(self, app: Any, uploads: Uploads, left: Callable[[str], None]) -> None:
+        """Guard `app`; `left` is told each visit that has ended, by its session's name."""
+        self.app, self.uploads, self.left = app, uploads, left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        started = False
+
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message = {**message, "headers": [*message.get("headers", []), *_encoded(HEADERS)]}
+            await send(message)
+
+        refusal = _refusal(scope)
+        if refusal is not None:
+            await _say(sending, *refusal)
+            return
+        try:
+            if scope["method"] == "POST" and _BODY.fullmatch(path):
+                body, receive = await _whole(receive)
+                wrong = self._read(body)
+                if wrong is not None:
+                    await _say(sending, *wrong)
+                    return
+            await self.app(scope, receive, sending)
+        except Exception as error:
+            if started:
+                raise
+            _LOG.warning(
+                "a request that the page does not make: %s %s (%s)", scope["method"], path, type(error).__name__
+            )
+            await _say(sending, 400, "The page does not ask this: load it again.")
+        finally:
+            beat = _HEARTBEAT.fullmatch(path)
+            if beat is not None and scope["method"] == "GET":
+                self.uploads.leave(beat[1])
+                self.left(beat[1])
+
+    def _read(self, body: bytes | None) -> tuple[int, str] | None:
+        """Note the uploads that a request uses. Gives a refusal where it is none of the page's."""
+        if body is None:
+            return 413, "This is more than the page takes: give a shorter text."
+        try:
+            data = json.loads(body or b"null")
+            json.dumps(data, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            return 400, "This request is damaged: load the page again."
+        if not isinstance(data, dict):
+            return 400, "This request is damaged: load the page again."
+        try:
+            strings = [*_paths(data)]
+        except RecursionError:
+            return 400, "This request is damaged: load the page again."
+        if any(_ADDRESS.match(name) for name in strings):
+            return 403, "Addresses are not fetched: give a file."
+        visit = data.get("session_hash")
+        if isinstance(visit, str):
+            self.uploads.note(visit, iter(strings))
+        return None
+
+
+def _refusal(scope: Scope) -> tuple[int, str] | None:
+    path = scope["path"]
+    if not _OPEN.fullmatch(path):
+        return 404, "There is nothing here."
+    file = path.partition("/gradio_api/file=")[2]
+    if file and _ADDRESS.match(file):
+        return 403, "Addresses are not fetched: give a file."
+    return None
+
+
+def _paths(data: Any) -> Iterator[str]:
+    """Every path of a file that a request names."""
+    if isinstance(data, dict):
+        if isinstance(data.get("path"), str):
+            yield data["path"]
+        data = list(data.values())
+    if isinstance(data, list):
+        for item in data:
+            yield from _paths(item)
+
+
+async def _whole(receive: Receive) -> tuple[bytes | None, Receive]:
+    """A request's body, None where it is too large, and a way to read it again."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            break
+        size += len(message.get("body", b""))
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+        if size > _LARGEST:
+            return None, receive
+    body, given = b"".join(parts), False
+
+    async def again() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return body, again
+
+
+async def _say(send: Send, status: int, text: str) -> None:
+    headers = _encoded({"content-type": "application/json"})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"detail": text}).encode()})
+
+
+def _encoded(headers: MutableMapping[str, str] | dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

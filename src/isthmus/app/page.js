@@ -1,0 +1,19 @@
+/* Mends of Gradio's own components that only the browser can make. */
+(() => {
+  "use strict";
+  const mend = () => {
+    // A name that is not what the button shows is read out wrongly.
+    document.querySelectorAll(".upload-container[aria-label], button[aria-label='Drop an image file here to upload']")
+      .forEach((button) => button.setAttribute("aria-label", button.innerText.trim().replace(/\s+/g, " ") || "Upload"));
+  };
+  /* The default of a slider, as the place of a mark on its track. */
+  const mark = () => document.querySelectorAll(".isthmus-marked").forEach((block) => {
+    const value = [...block.classList].map((name) => /^isthmus-default-(\d+)$/.exec(name)).find(Boolean);
+    const range = block.querySelector("input[type=range]");
+    if (!value || !range) return;
+    const share = (Number(value[1]) - Number(range.min)) / (Number(range.max) - Number(range.min));
+    if (range.style.getPropertyValue("--default") !== String(share)) range.style.setProperty("--default", share);
+  });
+
+  new MutationObserver(() => { mend(); mark(); }).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["max"] });
+})();

@@ -1,0 +1,172 @@
+"""The tab Folder: several pictures or a zip of them with one text, as a gallery that is sorted and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from html import escape
+from typing import Any
+
+from isthmus.app.asking import QUICK, WORK, buttons_of, options_of, settings_of, status_of, text_of, worked
+from isthmus.app.gallery import ORDERS, Gallery, left_out_said
+from isthmus.app.page import Page
+from isthmus.app.question import Answer, Question, ask, ask_joint
+from isthmus.app.saving import Shown, save_row
+from isthmus.app.sentences import sentence, told
+from isthmus.app.snippets import Asked
+from isthmus.app.uploads import LIMITS, Gathered, Upload, clean_text
+from isthmus.app.view import View, payload
+from isthmus.app.viewer import viewer
+from isthmus.app.work import CancelledError, Visit
+from isthmus.encoders.pictures import PICTURE_SUFFIXES
+from isthmus.errors import InputError, IsthmusError
+
+WAITING = "Preparing words and regions, so that a click will answer at once …"
+_HINT = f"Give several pictures or a zip, at most {LIMITS.pictures}, and see how well each matches one text, and why."
+
+
+def tab(page: Page) -> None:
+    """Build the tab within the page."""
+    from isthmus.app.inputs import FilesInput
+
+    gr = page.gradio
+    visit = gr.State(Visit(), delete_callback=Visit.close)
+    kept, shown = gr.State(None), gr.State(None)
+    with gr.Row(elem_classes="isthmus-tab"):
+        with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
+            files = FilesInput(
+                label="Pictures, or a zip of them",
+                file_count="multiple",
+                file_types=[*sorted(PICTURE_SUFFIXES), ".zip"],
+                elem_id="folder-files",
+                height=180,
+            )
+            text = text_of(page, "folder-text", "Text", "a dog on the grass", lines=1)
+            run, cancel = buttons_of(page, "folder", "Explain all", visit)
+            status = status_of(page, "folder")
+            settings = settings_of(page, "folder")
+        with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
+            order = gr.Radio(list(ORDERS), value="similarity", label="Sorted by", elem_id="folder-order")
+            said = gr.HTML(elem_id="folder-summary", elem_classes="isthmus-status")
+            cards = viewer("folder-gallery", hint=_HINT)
+            name = gr.HTML(elem_id="folder-opened", elem_classes="isthmus-history")
+            opened = viewer("folder-viewer")
+            save_row("folder", shown)
+    asked = [files, text, *settings.inputs, order, visit]
+    ends = [status, cancel]
+    gr.on(
+        [run.click, text.submit], told(_explainer(page)), asked, [cards, name, opened, kept, shown, said, *ends], **WORK
+    )
+    order.change(told(_sorted), [kept, order], cards, **QUICK)
+    # In the queue, without which the page does not learn that a state has changed.
+    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **WORK)
+
+
+def _explainer(page: Page) -> Any:
+    gr = page.gradio
+
+    def explain_all(
+        files: Gathered | None,
+        text: str,
+        model: str,
+        method: str,
+        layer: float,
+        steps: float,
+        order: str,
+        visit: Visit,
+    ) -> Iterator[Any]:
+        if files is None:
+            raise InputError("There are no pictures yet: drop some, or a zip of them.")
+        served = page.models.get(model).name
+        gallery = Gallery(served, clean_text(text), method, options_of(method, layer, steps), [], [*files.left_out])
+        still = [gr.skip()] * 6
+
+        def row(line: str) -> list[Any]:
+            return [*still, line, gr.update(interactive=True)]
+
+        def at() -> str:
+            return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
+
+        total, before, ended = len(files.uploads), gallery.done, ""
+        try:
+            yield from worked(visit, partial(_add_all, page, gallery, files.uploads), row, at)
+        except CancelledError:
+            ended = "Cancelled. "
+        if not gallery.items and not ended:
+            raise InputError(f"None of these pictures can be explained: {left_out_said(gallery.left_out)}")
+        cards = gallery.view(_known(order))
+        yield [cards, "", None, gallery, None, _said(gallery, ended), "", gr.update(interactive=False)]
+
+    return explain_all
+
+
+def _add_all(page: Page, gallery: Gallery, uploads: Sequence[Upload], watch: Callable[[int], None]) -> None:
+    """Explain one picture after the other; one that cannot be used is left out with its reason."""
+    for upload in uploads:
+        watch(0)  # a picture that cannot be used has no pass
+        try:
+            gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch))
+        except CancelledError:
+            raise
+        except IsthmusError as error:
+            gallery.left_out.append((upload.name, sentence(error)))
+
+
+def _question(gallery: Gallery, upload: Upload) -> Question:
+    return Question(gallery.model, upload.picture(), gallery.text, None, gallery.method, gallery.options)
+
+
+def _sorted(gallery: Gallery | None, order: str) -> Any:
+    return None if gallery is None else gallery.view(_known(order))
+
+
+def _opener(page: Page) -> Any:
+    gr = page.gradio
+
+    def open_one(gallery: Gallery | None, order: str, visit: Visit, event: Any) -> Iterator[Any]:
+        place = getattr(event, "index", None)
+        if gallery is None or not isinstance(place, int) or not 0 <= place < len(gallery.items):
+            raise InputError("This picture is no longer here: explain the pictures again.")
+        item, done = gallery.ordered(_known(order))[place], gr.update(interactive=False)
+        answer = item.answer(_question(gallery, item.upload))
+        heading = f"<h2>{escape(item.upload.name)}</h2>"
+        yield [heading, _view(answer), _shown(gallery, answer), "", done]
+        if not answer.question.joint:
+            return
+
+        def row(line: str) -> list[Any]:
+            return [gr.skip()] * 3 + [line, gr.update(interactive=True)]
+
+        try:
+            whole = yield from worked(
+                visit, lambda watch: ask_joint(page.models, answer, watch=watch), row, "Preparing words and regions"
+            )
+        except CancelledError:  # by the button, or by another picture that is opened
+            return
+        yield [heading, _view(whole), _shown(gallery, whole), "", done]
+
+    open_one.__annotations__["event"] = gr.EventData
+    return open_one
+
+
+def _view(answer: Answer) -> View:
+    return payload(answer) | {"id": str(id(answer.question)), "waiting": WAITING if answer.question.joint else ""}
+
+
+def _shown(gallery: Gallery, answer: Answer) -> Shown:
+    """What is saved, of the opened picture, and copied, of all."""
+    names = tuple(item.upload.name for item in gallery.items)
+    asked = Asked(gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names)
+    return Shown((answer.explanation,), (asked,))
+
+
+def _known(order: Any) -> str:
+    if order not in ORDERS:
+        raise InputError(f"There is no such order: choose {', '.join(ORDERS)}.")
+    return str(order)
+
+
+def _said(gallery: Gallery, ended: str) -> str:
+    lines = [f"{ended}{len(gallery.items)} pictures, all on one scale; choose one to open it below."]
+    lines += [left_out_said(gallery.left_out)] if gallery.left_out else []
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)

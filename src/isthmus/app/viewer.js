@@ -1,0 +1,141 @@
+/* The viewer: a picture and a text that answer each other. `isthmus.view(element, props, watch)` mounts it. */
+(() => {
+  "use strict";
+  const { colour, over, css, ink, paperOf, paint, signed } = window.isthmus;
+
+  const make = (tag, attributes = {}, ...children) => {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name === "text") node.textContent = value;
+      else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+      else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+    }
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
+  };
+
+  const percent = (value) => `${(100 * value).toFixed(3)}%`;
+
+  /* The picture with a canvas over what the model saw. */
+  const stage = (view) => {
+    if (!view.picture) return null;
+    const image = make("img", { src: view.picture, alt: "", draggable: "false" });
+    const frame = make("div", { class: "iv-frame", style: `--iv-aspect:${view.width / view.height}` }, image);
+    if (!view.scores) return { frame };
+    const [left, top, right, bottom] = view.crop;
+    const place = `left:${percent(left)};top:${percent(top)};width:${percent(right - left)};height:${percent(bottom - top)}`;
+    const wide = (right - left) * view.width, tall = (bottom - top) * view.height;
+    const scale = (view.small ? 160 : 320) / Math.max(wide, tall);
+    const canvas = make("canvas", {
+      width: Math.max(1, Math.round(wide * scale)), height: Math.max(1, Math.round(tall * scale)),
+      "data-rows": view.rows, "data-columns": view.columns, "aria-hidden": "true",
+    });
+    const crop = make("div", { class: `iv-crop${view.outlined ? " iv-outlined" : ""}`, style: place }, canvas);
+    frame.append(crop);
+    return { frame, crop, canvas };
+  };
+
+  const similarity = (view) => {
+    if (view.similarity === null || view.similarity === undefined) return null;
+    const filled = Math.max(0, Math.min(1, view.similarity));
+    const change = view.change === undefined || view.change === null ? null
+      : make("span", { class: "iv-change", text: `${signed(view.change, 3)} than before` });
+    return make("div", { class: "iv-similarity" },
+      make("span", { class: "iv-label", text: view.similarityLabel || "similarity" }),
+      make("span", { class: "iv-number", text: view.difference ? signed(view.similarity, 3) : view.similarity.toFixed(3) }),
+      change,
+      view.difference ? null : make("span", { class: "iv-meter", "aria-hidden": "true" },
+        make("span", { style: `width:${percent(filled)}` })));
+  };
+
+  /* The text, each word made by `word(i)`, and what lies between as it is. */
+  const sentence = (view, word) => {
+    const line = make("p", { class: "iv-words", dir: "auto" });
+    let end = 0;
+    view.words.forEach((one, i) => {
+      line.append(view.text.slice(end, one.start), word(one, i));
+      end = one.end;
+    });
+    line.append(view.text.slice(end));
+    return line;
+  };
+
+  const tint = (node, value, limit, map, positive, paper) => {
+    const shown = positive ? Math.max(0, value) : value;
+    const back = over(colour(shown / limit, map), paper);
+    node.style.background = map !== "cividis" && shown === 0 ? "transparent" : css(back);
+    node.style.color = ink(back);
+  };
+
+  const heading = (view, open) => {
+    if (open) return make("h3", {}, make("button", { type: "button", class: "iv-open", onclick: open, text: view.title || view.text }));
+    return view.title ? make("h3", { text: view.title }) : null;
+  };
+
+  /* A small view of a grid; `open` where a click opens it. */
+  const still = (view, look, root, open) => {
+    const parts = stage(view), paper = paperOf(root);
+    if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
+    if (parts) Object.entries({ role: "img", "aria-label": view.alt }).forEach(([k, v]) => parts.frame.setAttribute(k, v));
+    const words = view.words.length ? sentence(view, (one, i) => {
+      const node = make("span", { class: "iv-word", "data-word": i, title: signed(one.score), text: one.text },
+        make("span", { class: "iv-spoken", text: ` ${signed(one.score)}` }));
+      tint(node, one.score, view.wordLimit, look.map, look.positive, paper);
+      if (!one.was) return node;
+      const whole = make("span", { class: "iv-swap" }, make("span", { class: "iv-spoken", text: "was " }), make("s", { text: one.was }), " ");
+      whole.append(node);
+      return whole;
+    }) : null;
+    return make("article", { class: "iv-card" },
+      heading(view, open),
+      view.subtitle ? make("p", { class: "iv-small", text: view.subtitle }) : null,
+      parts ? parts.frame : null, similarity(view), words,
+      ...(view.absent ? [make("p", { class: "iv-small", text: view.absent })] : []),
+      ...(view.cardFacts || []).map((fact) => make("p", { class: "iv-small", text: fact })));
+  };
+
+  window.isthmus.parts = { make, percent, stage, similarity, sentence, tint, still };
+
+  /* How maps are shown, alike everywhere on the page. */
+  const look = { map: "red-blue", positive: false, opacity: 1, outline: true };
+  const views = new Set();
+
+  window.isthmus.look = (change = {}) => {
+    Object.assign(look, change);
+    const { style } = document.documentElement;
+    style.setProperty("--iv-map", look.opacity);
+    if (look.outline) style.removeProperty("--iv-outline");
+    else style.setProperty("--iv-outline", "none");
+    if ("map" in change || "positive" in change || "theme" in change) views.forEach((redraw) => redraw());
+    return look;
+  };
+  addEventListener("DOMContentLoaded", () => {
+    new MutationObserver(() => window.isthmus.look({ theme: true })).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  });
+
+  window.isthmus.view = (root, props, watch, trigger) => {
+    const host = root.querySelector(".iv") || root;
+    let shown = null;
+    const draw = () => {
+      const value = props.value;
+      host.classList.toggle("iv-empty", !value);
+      if (!value) {
+        host.replaceChildren(make("p", { class: "iv-hint", text: host.dataset.hint || "" }));
+        shown = null;
+      } else if (value.grid) {
+        host.replaceChildren(...cards(value, (index) => trigger("select", { index }), host));
+        shown = null;
+      } else if (shown && value.id !== undefined && shown.id === value.id) shown.update(value);
+      else shown = window.isthmus.interactive(host, value);
+    };
+    const cards = (value, select, within) => {
+      const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : false;
+      const open = (index) => (value.select ? () => select(index) : null);
+      const all = value.grid.map((one, index) => still(one, look, within, open(index)));
+      return [value.title ? make("h2", { text: value.title }) : "", make("div", { class: "iv-grid", style: columns }, ...all)];
+    };
+    views.add(() => (shown ? shown.repaint() : draw()));
+    watch("value", draw);
+    draw();
+  };
+})();

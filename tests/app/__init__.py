@@ -1,0 +1,1 @@
+"""Tests of the web app: a package, so that its conftest does not shadow that of tests/."""

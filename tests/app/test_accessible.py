@@ -1,0 +1,156 @@
+"""The page for every eye and hand: axe-core, the keyboard alone, a phone's width, dark and light."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.acting import Explain
+from app.browsing import Visit, axe_findings
+
+TEXT = "a dog on the grass"
+TABS = ("Explain", "Contrast", "Compare", "Prompts", "Folder")
+
+
+def tabs(page: Any) -> list[str]:
+    return [tab.inner_text().strip() for tab in page.get_by_role("tab").all()]
+
+
+def test_the_tabs_are_those_that_are_tested(visit: Callable[..., Visit]) -> None:
+    assert tabs(visit().page) == list(TABS)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious(visit: Callable[..., Visit], dog: Path, axe: Path, dark: bool) -> None:
+    """On each tab as it opens, and on Explain with an answer and its settings open."""
+    page = visit(dark=dark).page
+    explain = Explain(page)
+    explain.asked(dog, TEXT)
+    explain.part("settings").get_by_role("button").first.click()
+    found = {}
+    for name in tabs(page):
+        page.get_by_role("tab", name=name, exact=True).click()
+        page.wait_for_timeout(300)
+        found[name] = axe_findings(page, axe)
+    assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_nothing_is_wider_than_the_window(visit: Callable[..., Visit], dog: Path, width: int, dark: bool) -> None:
+    one = visit(width=width, dark=dark)
+    page = one.page
+    explain = Explain(page)
+    explain.asked(dog, f"{TEXT} beside an extraordinarily-long-hyphenated-word and {'w' * 60}")
+    for name in tabs(page):
+        page.get_by_role("tab", name=name, exact=True).click()
+        page.wait_for_timeout(200)
+        beyond, what = one.width_beyond()
+        assert beyond <= 0, (name, beyond, what)
+        assert not what, (name, what)
+
+
+def test_a_phone_in_the_dark(visit: Callable[..., Visit], dog: Path, shot: Callable[..., None]) -> None:
+    page = visit(width=400, height=820, dark=True, has_touch=True, device_scale_factor=2).page
+    explain = Explain(page)
+    explain.asked(dog, TEXT)
+    background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, re.findall(r"\d+", background)[:3])) < 150, background
+    explain.words().nth(1).tap()
+    assert explain.words().nth(1).get_attribute("aria-pressed") == "true"
+    explain.part("viewer").scroll_into_view_if_needed()
+    shot("phone", page)
+
+
+def focused(page: Any) -> str:
+    """What has the focus, as a screen reader would name it."""
+    return str(
+        page.evaluate(
+            "() => { const e = document.activeElement, label = e.getAttribute('aria-label') || e.innerText || '';"
+            " return [e.tagName, e.id, e.type || '', e.getAttribute('role') || '', label.slice(0, 40)].join('|'); }"
+        )
+    )
+
+
+def tab_until(page: Any, reached: Callable[[], bool], *, most: int = 60) -> list[str]:
+    """Press Tab until something is reached; what was passed on the way."""
+    passed = []
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        passed.append(focused(page))
+        if reached():
+            return passed
+    raise AssertionError(f"not reached by {most} Tabs: {passed}")
+
+
+def within(page: Any, selector: str) -> Callable[[], bool]:
+    return lambda: bool(page.evaluate("s => document.activeElement.closest(s) !== null", selector))
+
+
+def test_everything_by_the_keyboard(visit: Callable[..., Visit], dog: Path) -> None:
+    """Picture, text, explain, words, regions: in this order, each with a focus that is seen."""
+    page = visit().page
+    explain = Explain(page)
+    tab_until(page, within(page, "#explain-picture"))
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(dog)
+    explain.part("picture").locator("img").first.wait_for()
+    tab_until(page, within(page, "#explain-text"))
+    page.keyboard.type(TEXT)
+    tab_until(page, within(page, "#explain-run"))
+    assert page.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") != "none" or page.evaluate(
+        "() => getComputedStyle(document.activeElement).boxShadow"
+    ) not in ("none", "")
+    page.keyboard.press("Enter")
+    explain.wait(TEXT)
+    tab_until(page, within(page, "#explain-viewer .iv-pad"))
+    label = page.evaluate("() => document.activeElement.getAttribute('aria-label')")
+    assert "dog" in label
+    assert re.search(r"row \d+, column \d+", label)
+    assert re.search(r"[+-]0\.\d+", label)
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+    value = explain.part("viewer").locator(".iv-value")
+    assert re.match(r"row \d+, column \d+ [+\u2212]0\.\d+", value.inner_text())
+    assert value.get_attribute("aria-live") == "polite"
+    before = explain.colours()
+    page.keyboard.press("Enter")
+    assert explain.colours() != before
+    page.keyboard.press("Escape")
+    assert explain.colours() == before
+    tab_until(page, within(page, "#explain-viewer [data-word='1']"))
+    assert re.match(r"dog, [+\u2212]0\.\d+", page.evaluate("() => document.activeElement.getAttribute('aria-label')"))
+    assert value.inner_text().startswith("dog")
+    drawn = explain.pixels()
+    page.keyboard.press("Enter")
+    assert explain.pixels() != drawn
+    assert page.evaluate("() => document.activeElement.getAttribute('aria-pressed')") == "true"
+
+
+def test_enter_in_the_text_explains(visit: Callable[..., Visit], dog: Path) -> None:
+    explain = Explain(visit().page)
+    explain.give_picture(dog)
+    explain.give_text(TEXT)
+    explain.part("text").locator("textarea").press("Enter")
+    explain.wait(TEXT, "map")
+
+
+def test_colours_for_and_against_differ_for_colour_blind_eyes(visit: Callable[..., Visit], dog: Path) -> None:
+    """The two ends of the scale as a deuteranope and a protanope see them (Vienot, Brettel and Mollon, 1999)."""
+    page = visit().page
+    Explain(page).asked(dog, TEXT)
+    ends = page.evaluate(
+        "() => [-1, 1].map(value => window.isthmus.colour(value, 'red-blue').slice(0, 3))",
+    )
+    for seen in (DEUTERANOPE, PROTANOPE):
+        one, two = ([sum(w * c for w, c in zip(row, end, strict=True)) for row in seen] for end in ends)
+        assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 60, (one, two)
+
+
+DEUTERANOPE = ((0.29275, 0.70725, 0.0), (0.29275, 0.70725, 0.0), (-0.02234, 0.02234, 1.0))
+PROTANOPE = ((0.11238, 0.88762, 0.0), (0.11238, 0.88762, 0.0), (0.00401, -0.00401, 1.0))

@@ -1,0 +1,133 @@
+"""What stands before Gradio: only the page's requests pass, and a file goes with the last visit that uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from isthmus.app.guard import HEADERS, Guard, Uploads
+
+
+class Gradio:
+    """In its place: says what reached it, or breaks."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].endswith("/broken"):
+            raise KeyError(scope["path"])
+        self.bodies.append((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+
+class Asked:
+    def __init__(self, folder: Path) -> None:
+        self.gradio, self.uploads, self.gone = Gradio(), Uploads(folder), []
+        self.guard = Guard(self.gradio, self.uploads, self.gone.append)
+
+    def __call__(self, path: str, body: bytes = b"", method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(self.guard({"type": "http", "path": path, "method": method}, receive, send))
+        headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        return sent[0]["status"], headers, sent[1]["body"]
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Asked:
+    return Asked(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/config", "/assets/index.js", "/gradio_api/queue/data", "/gradio_api/file=/tmp/a/dog.jpg"]
+)
+def test_what_the_page_needs_passes_with_headers(ask: Asked, path: str) -> None:
+    status, headers, body = ask(path)
+    assert (status, body, headers["x-own"]) == (200, b"ok", "1")
+    assert HEADERS.items() <= headers.items()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/monitoring", 404),
+        ("/gradio_api/info", 404),
+        ("/gradio_api/deep_link", 404),
+        ("/gradio_api/vibe-code", 404),
+        ("/gradio_api/proxy=https://example.org/x", 404),
+        ("/gradio_api/file=http://127.0.0.1:1/x", 403),
+        ("/gradio_api/file=HTTPS://example.org/x", 403),
+        ("/gradio_api/file=//example.org/x", 403),
+    ],
+)
+def test_what_it_does_not_need_is_refused_in_one_sentence(ask: Asked, path: str, status: int) -> None:
+    found, headers, body = ask(path)
+    assert found == status
+    assert json.loads(body)["detail"].endswith(".")
+    assert ask.gradio.bodies == []
+    assert HEADERS.items() <= headers.items()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"data": ["\\ud800"]}', 400),
+        (b"[" * 100_000, 400),
+        (json.dumps({"data": [{"path": "http://127.0.0.1/x"}]}).encode(), 403),
+        (json.dumps({"data": "x" * (5 << 20)}).encode(), 413),
+    ],
+)
+def test_damaged_requests_do_not_reach_gradio(ask: Asked, body: bytes, status: int) -> None:
+    assert ask("/gradio_api/queue/join", body, "POST")[0] == status
+    assert ask.gradio.bodies == []
+
+
+def test_a_good_request_reaches_it_whole(ask: Asked) -> None:
+    body = json.dumps({"data": ["see http://example.org"], "session_hash": "a"}).encode()
+    assert ask("/gradio_api/queue/join", body, "POST")[0] == 200
+    assert ask.gradio.bodies == [body]
+
+
+def test_what_breaks_it_is_no_500(ask: Asked) -> None:
+    status, _, body = ask("/gradio_api/run/broken", b"{}", "POST")
+    assert (status, json.loads(body)) == (400, {"detail": "The page does not ask this: load it again."})
+
+
+def test_a_file_goes_with_the_last_visit_that_uses_it(ask: Asked, tmp_path: Path) -> None:
+    file = tmp_path / "hash" / "dog.jpg"
+    file.parent.mkdir()
+    file.write_bytes(b"x")
+    for visit in ("one", "two"):
+        body = json.dumps({"session_hash": visit, "data": [{"path": str(file), "meta": {}}]}).encode()
+        ask("/gradio_api/queue/join", body, "POST")
+    ask("/gradio_api/heartbeat/one")
+    assert file.is_file()
+    ask("/gradio_api/heartbeat/two")
+    assert not file.parent.exists()
+    assert tmp_path.is_dir()
+    assert ask.gone == ["one", "two"]
+
+
+def test_files_elsewhere_are_left_alone(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other.txt"
+    mine.mkdir()
+    other.write_text("keep")
+    (mine / "link").symlink_to(other)
+    uploads = Uploads(mine)
+    uploads.note("a", iter([str(other), str(mine / "link"), str(mine / ".." / "other.txt"), "\0", "x" * 9999]))
+    uploads.leave("a")
+    assert other.read_text() == "keep"
