@@ -101,7 +101,9 @@ def test_the_buttons_save_and_copy_what_the_state_holds(mini: Any, dog: Path) ->
     parcel = _packer("json")(shown)
     assert parcel["name"] == "explanation.json"
     assert base64.b64decode(parcel["data"]) == file_of(shown, "json")[1]
-    assert _writer(as_command, "shell")(shown).value == as_command([asked])
+    code, note = _writer(as_command, "shell")(shown)
+    assert code.value == as_command([asked])
+    assert note["visible"] is True
     for handler in (_packer("png"), _writer(as_command, "shell")):
         with pytest.raises(gr.Error, match="nothing to save"):
             told(handler)(None)

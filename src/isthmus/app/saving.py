@@ -45,8 +45,15 @@ _DOWNLOAD = """(parcel) => {
   link.remove();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }"""
-# Without a secure context there is no clipboard; the text is on the page to be copied by hand.
-_COPY = "(text) => { if (text && navigator.clipboard) navigator.clipboard.writeText(text).catch(() => {}); }"
+# Without a secure context there is no clipboard: the text is on the page to be copied by hand.
+_COPY = """async (text) => {
+  try {
+    await navigator.clipboard.writeText(text);
+    return "<p role='status'>Copied.</p>";
+  } catch (error) {
+    return "<p role='status'>This browser does not let the page copy: select the lines above.</p>";
+  }
+}"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,21 +147,22 @@ def save_row(prefix: str, state: Any) -> None:
         python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python")
         command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command")
     code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
+    note = gr.HTML(visible=False, elem_id=f"{prefix}-copied", elem_classes="isthmus-status")
     parcel = gr.JSON(visible=False)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    state.change(_appear, state, [row, code], queue=False, **quiet)
+    state.change(_appear, state, [row, code, note], queue=False, **quiet)
     for kind, button in buttons.items():
         made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
         made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)
     for button, write, language in ((python, as_python, "python"), (command, as_command, "shell")):
-        copied = button.click(told(_writer(write, language)), state, code, queue=False, **quiet)
-        copied.success(None, code, None, js=_COPY)
+        copied = button.click(told(_writer(write, language)), state, [code, note], queue=False, **quiet)
+        copied.success(None, code, note, js=_COPY)
 
 
 def _appear(shown: Shown | None) -> list[Any]:
     """The buttons are there with something to save; what was copied of a former result is not."""
     update = needed("gradio").update
-    return [update(visible=shown is not None), update(visible=False)]
+    return [update(visible=shown is not None), update(visible=False), update(visible=False)]
 
 
 def _packer(kind: str) -> Callable[[Shown | None], dict[str, str]]:
@@ -165,10 +173,11 @@ def _packer(kind: str) -> Callable[[Shown | None], dict[str, str]]:
     return pack
 
 
-def _writer(write: Callable[..., str], language: str) -> Callable[[Shown | None], Any]:
-    def written(shown: Shown | None) -> Any:
-        label = "Python (copied)" if language == "python" else "Command (copied)"
-        return needed("gradio").Code(write(_there(shown).calls), language=language, label=label, visible=True)
+def _writer(write: Callable[..., str], language: str) -> Callable[[Shown | None], list[Any]]:
+    def written(shown: Shown | None) -> list[Any]:
+        gr, label = needed("gradio"), "Python" if language == "python" else "Command"
+        code = gr.Code(write(_there(shown).calls), language=language, label=label, visible=True)
+        return [code, gr.update(value="", visible=True)]
 
     return written
 
