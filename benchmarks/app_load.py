@@ -54,9 +54,9 @@ def question(browser: int, number: int, folder: Path) -> tuple[Path, str]:
 
 def browse(url: str, browser: int, rounds: int, folder: str) -> list[dict[str, Any]]:
     """One browser's whole session: what each answer showed, and how long it took. Written line by line too."""
-    from app.acting import Explain
     from playwright.sync_api import sync_playwright
 
+    from app.acting import Explain
     from app.browsing import FLAGS, chromium
 
     found: list[dict[str, Any]] = []
@@ -72,7 +72,7 @@ def browse(url: str, browser: int, rounds: int, folder: str) -> list[dict[str, A
             explain.give_text(text)
             began = time.monotonic()
             explain.run()
-            shown = explain.shown()
+            shown = explain.shown(text)
             took = time.monotonic() - began
             found.append({"picture": str(picture), "text": text, "seconds": took, **shown})
             log.write(json.dumps({"seconds": took}) + "\n")
