@@ -19,7 +19,7 @@ from app.server import Server, running
 from conftest import ROOT
 
 INSIDE = re.compile(
-    r'Traceback|File "|site-packages|\.py\b|<class |0x[0-9a-f]{6,}|line \d+|/src/isthmus|Exception:|\bKeyError|\bNone\b(?! of)'
+    r'Traceback|File "|site-packages|\.py\b|<class |0x[0-9a-f]{6,}|line \d+|isthmus/|Exception:|Error:|\bNone\b(?! of)'
 )
 GROWTH = 1 << 30  # bytes; a bomb that was opened would take more
 
@@ -56,7 +56,7 @@ def judge(answer: Answer, label: str, *, told: bool = True) -> None:
     if not answer.succeeded:
         assert answer.message or not told, f"{label}: refused without a sentence: {answer.text[-300:]}"
         assert not INSIDE.search(answer.message), f"{label}: {answer.message}"
-        assert len(answer.message) < 500, f"{label}: {answer.message[:500]}"
+        assert len(answer.message) < 500 or not told, f"{label}: {answer.message[:500]}"
     assert "Traceback" not in answer.text, f"{label}: {answer.text[:300]}"
 
 
