@@ -189,6 +189,7 @@ def test_an_opened_picture_is_that_of_the_card(page: Page, given: Gathered) -> N
 def test_work_on_many_pictures_is_cancelled(page: Page, given: Gathered) -> None:
     visit = Visit()
     rows = tab_folder._explainer(page)(given, "a dog", "mini", "nib", 0, 40, "similarity", visit)
+    assert next(rows)[0] is None  # a former gallery is no longer shown
     assert "Picture 1 of 4" in next(rows)[6]
     visit.cancel()
     end = last(rows)
