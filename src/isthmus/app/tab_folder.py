@@ -153,7 +153,7 @@ def _opener(page: Page) -> Any:
         turn = visit.turn
         visit.cancel()
         yield [heading, _view(answer), _shown(gallery, answer), "", done]
-        if not answer.question.joint:
+        if not answer.question.joint or visit.turn != turn:
             return
 
         def row(line: str) -> list[Any]:
