@@ -194,6 +194,7 @@ def _known(order: Any) -> str:
 
 
 def _said(gallery: Gallery, ended: str) -> str:
-    lines = [f"{ended}{len(gallery.items)} pictures, all on one scale; choose one to open it below."]
+    there = f"{len(gallery.items)} pictures, all on one scale; choose one to open it below."
+    lines = [ended + (there if gallery.items else "No picture was explained.")]
     lines += [left_out_said(gallery.left_out)] if gallery.left_out else []
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
