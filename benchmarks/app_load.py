@@ -72,7 +72,7 @@ def browse(url: str, browser: int, rounds: int, folder: str) -> list[dict[str, A
             explain.give_text(text)
             began = time.monotonic()
             explain.run()
-            shown = explain.shown()
+            shown = explain.shown(text)
             took = time.monotonic() - began
             found.append({"picture": str(picture), "text": text, "seconds": took, **shown})
             log.write(json.dumps({"seconds": took}) + "\n")

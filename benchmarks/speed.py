@@ -55,7 +55,7 @@ class Plan:
 
 
 CPU = Plan(
-    ratio=[("b32", (1, 32), 8, list(TITLES)), ("l14", (1, 2), 1, _DEAR)],
+    ratio=[("b32", (1, 32), 8, list(TITLES)), ("l14", (1,), 1, _DEAR)],
     floor=[("b32", "light", 32), ("b32", "default", 8), ("l14", "light", 2)],
     memory=[
         *(("b32", "default", count, 0) for count in (1, 8, 32)),

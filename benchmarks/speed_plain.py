@@ -9,9 +9,10 @@ code in nothing that costs less: sizes are read from the model, and attention is
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -139,29 +140,41 @@ def _stretched(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / (values.max() - values.min())
 
 
-def batch_deltas(model: Any, pairs: Pairs, layer: int, maps: Maps) -> dict[str, list[float]]:
-    """Relative delta of each pair: what the sums miss of the change of the score that the loop explains."""
+class Missed(NamedTuple):
+    """What the scores of one pair sum to beyond the change of the score, and that change."""
+
+    delta: float
+    change: float
+
+    @property
+    def relative(self) -> float:
+        """Of the change; infinite where there is none."""
+        return abs(self.delta) / abs(self.change) if self.change else math.inf
+
+
+def batch_deltas(model: Any, pairs: Pairs, layer: int, maps: Maps) -> dict[str, list[Missed]]:
+    """What the sums of each pair miss of the change of the score that the loop explains."""
     ends = _Ends(model, pairs, layer)
     mean = ends.unit["image"].mean(0)
     batch = len(pairs)
     return {
         "image": [
-            _relative(float(scores.double().sum()) * batch, ends.change("image", i, ends.unit["text"][i]))
+            _missed(float(scores.double().sum()) * batch, ends.change("image", i, ends.unit["text"][i]))
             for i, scores in enumerate(maps.image_scores)
         ],
         "text": [
-            _relative(float(scores.double().sum()), ends.change("text", i, mean))
+            _missed(float(scores.double().sum()), ends.change("text", i, mean))
             for i, scores in enumerate(maps.text_scores)
         ],
     }
 
 
-def pair_deltas(model: Any, pairs: Pairs, layer: int, totals: dict[str, list[float]]) -> dict[str, list[float]]:
-    """Relative delta of each pair of attributions of the pair's own cosine, by their sums."""
+def pair_deltas(model: Any, pairs: Pairs, layer: int, totals: dict[str, list[float]]) -> dict[str, list[Missed]]:
+    """What attributions of each pair's own cosine miss, by their sums."""
     ends = _Ends(model, pairs, layer)
     other = {"image": "text", "text": "image"}
     return {
-        side: [_relative(total, ends.change(side, i, ends.unit[other[side]][i])) for i, total in enumerate(found)]
+        side: [_missed(total, ends.change(side, i, ends.unit[other[side]][i])) for i, total in enumerate(found)]
         for side, found in totals.items()
     }
 
@@ -186,5 +199,5 @@ class _Ends:
         return float(((self.unit[side][row] - self.closed[side][row]) * target).sum())
 
 
-def _relative(total: float, change: float) -> float:
-    return abs(total - change) / abs(change) if change else float("inf")
+def _missed(total: float, change: float) -> Missed:
+    return Missed(total - change, change)

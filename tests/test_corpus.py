@@ -173,9 +173,9 @@ def test_a_kept_contrast_is_embedded_once_for_a_model(make_tiny: Callable[..., A
     model, runs = make_tiny(), []
     embed = type(model.text).embed
 
-    def counting(tower: Any, inputs: Any) -> Any:
+    def counting(tower: Any, inputs: Any, **options: Any) -> Any:
         runs.extend([1] * (tower.side == "text"))
-        return embed(tower, inputs)
+        return embed(tower, inputs, **options)
 
     monkeypatch.setattr(type(model.text), "embed", counting)
     target = isthmus.Contrast(for_=["a dog"], against=[f"a thing of the kind {i}" for i in range(1500)])

@@ -147,6 +147,28 @@ def test_a_model_that_returns_tuples_or_skips_its_blocks(make_tiny: Callable[...
         isthmus.explain(model, picture(), "a dog", layer=1)
 
 
+@pytest.mark.parametrize("where", ["vision_model.pre_layrnorm.bias", "vision_model.encoder.layers.1.mlp.fc1.weight"])
+def test_damaged_weights_are_called_damaged(make_tiny: Callable[..., Any], where: str) -> None:
+    tiny = make_tiny()
+    with torch.no_grad():
+        tiny.model.get_parameter(where).fill_(NAN)
+    processor = {"image_processor": tiny.processing.of_pictures._image_processor, "tokenizer": tiny_tokenizer()}
+
+    def loaded_and_explained() -> Any:
+        return isthmus.explain(isthmus.load(tiny.model, processor=processor), picture(), "a dog")
+
+    with pytest.raises(ModelError, match="weights are damaged"):
+        loaded_and_explained()
+
+
+def tiny_tokenizer() -> Any:
+    from transformers import AutoTokenizer
+
+    from isthmus.encoders.transformers import MINI
+
+    return AutoTokenizer.from_pretrained(MINI)
+
+
 class _Output:
     def __init__(self, last_hidden_state: torch.Tensor) -> None:
         self.last_hidden_state, self.hidden_states, self.attentions = last_hidden_state, None, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -15,12 +16,14 @@ import pytest
 import torch
 
 import isthmus
+import isthmus.call
 import isthmus.preparing
 from cheap import CHEAP
 from conftest import picture
 from isthmus.encoders.counting import counted
 from isthmus.encoders.sharing import Shared, Store, digests_of, sharing
-from isthmus.errors import InputError
+from isthmus.errors import InputError, OptionError
+from isthmus.methods import METHODS
 from isthmus.preparing import planned
 from state import untouched
 from test_tower import inputs_of
@@ -74,8 +77,8 @@ def test_one_picture_with_fifty_texts_runs_its_prefix_once(
     isthmus.explain(tiny, picture(), "warm", **options)  # the cut is proved once for a model
     with counting(tiny, monkeypatch) as seen:
         found = isthmus.explain(tiny, picture(), TEXTS, **options)
-    assert seen["picture rows"] == 1 + 1, "its embedding, and its prefix"
-    assert seen["text rows"] == 50 + 50
+    assert seen["picture rows"] == 1, "the run that embeds it keeps what enters block 2"
+    assert seen["text rows"] == 50
     assert (seen["pictures"], seen["texts"]) == (1, 50)
     assert [one.caption for one in found] == TEXTS, "in the caller's order"
     for place in (0, 17, 49):
@@ -92,7 +95,7 @@ def test_all_pictures_with_all_texts_run_each_prefix_once(tiny: Any, monkeypatch
         texts = TEXTS[:count]
         with counting(tiny, monkeypatch) as seen:
             found = isthmus.explain(tiny, pictures, texts, batch_size=size, **options)
-        assert seen == {"picture rows": 2 * 5, "text rows": 2 * count, "pictures": 5, "texts": count}
+        assert seen == {"picture rows": 5, "text rows": count, "pictures": 5, "texts": count}
         assert [one.caption for one in found] == texts * 5
         equal(found[count + 3], isthmus.explain(tiny, pictures[1], texts[3], method="gradcam", layer=2))
 
@@ -108,10 +111,39 @@ def test_equal_pictures_and_texts_are_found_by_their_content(
     isthmus.explain(tiny, picture(), "warm", **options)
     with counting(tiny, monkeypatch) as seen:
         found = isthmus.explain(tiny, images, ["a dog"] * 5, **options)
-    assert seen == {"picture rows": 2 * 2, "text rows": 2, "pictures": 4, "texts": 1}
+    assert seen == {"picture rows": 2, "text rows": 1, "pictures": 4, "texts": 1}
     assert [one.source for one in found] == [str(tmp_path / "one.png")] * 2 + [str(tmp_path / "other.png"), "", ""]
     assert all(one.image.scores.tobytes() == found[0].image.scores.tobytes() for one in found[:4])
     assert not np.array_equal(found[4].image.scores, found[0].image.scores)
+
+
+@pytest.mark.parametrize("preset", [None, "paper"])
+@pytest.mark.parametrize("method", sorted(name for name, one in METHODS.items() if one.cut))
+def test_the_run_that_embeds_an_input_keeps_what_enters_the_cut(
+    monkeypatch: pytest.MonkeyPatch, method: str, preset: str | None
+) -> None:
+    """By a method's own default layer and by its preset's; what it gives is what it gives without that help."""
+    if preset not in (None, *METHODS[method].presets):
+        pytest.skip(f"{method} has no such preset")
+    mini, options = isthmus.load("mini"), {**CHEAP.get(method, {}), "method": method, "preset": preset}
+    first = isthmus.explain(mini, picture(1), "a dog", **options)
+    with counting(mini, monkeypatch) as seen:
+        again = isthmus.explain(mini, picture(1), "a dog", **options)
+    if again.image.options["layer"] > 0:
+        assert (seen["picture rows"], seen["text rows"]) == (1, 1)
+    assert (again.image, again.text) == (first.image, first.text)
+    monkeypatch.setattr(isthmus.call.Call, "cut", lambda *_: None)
+    with counting(mini, monkeypatch) as seen:
+        alone = isthmus.explain(mini, picture(1), "a dog", **options)
+    assert seen["picture rows"] > 1
+    assert (alone.image, alone.text, alone.provenance.passes) == (first.image, first.text, first.provenance.passes)
+
+
+def test_a_layer_that_does_not_exist_is_refused_as_before(tiny: Any) -> None:
+    with pytest.raises(OptionError, match="layer=9 is out of range"):
+        isthmus.explain(tiny, picture(), "a dog", layer=9)
+    with pytest.raises(OptionError, match="layer"):
+        isthmus.explain(tiny, picture(), "a dog", layer=math.nan)
 
 
 def test_gates_of_two_kinds_at_one_layer_share_a_prefix(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +184,7 @@ def test_a_bank_and_texts_against_are_embedded_once_for_the_weights(
         first = isthmus.explain(tiny, picture(), "a dog", method="gradcam", layer=2, against=against)
         rows = seen["text rows"]
         again = isthmus.explain(tiny, picture(), "a dog", method="gradcam", layer=2, against=against)
-        assert seen["text rows"] == rows + 2, "the pair's own: its embedding and its prefix"
+        assert seen["text rows"] == rows + 1, "the pair's own, embedded and cut in one run"
         assert (again.image, again.text) == (first.image, first.text)
         bank = {side: tiny.tower(side).reference_embeddings() for side in ("image", "text")}
         rows = seen["text rows"]

@@ -100,6 +100,13 @@ class Call:
         if isinstance(self.target, Contrast) and self.target.explains not in self.sides:
             raise OptionError(f"This Contrast explains the {self.target.explains}, which sides leaves out.")
 
+    def cut(self, side: Side) -> float | None:
+        """The layer at which the method is going to split a tower, as far as that is known before it runs."""
+        layer = self.options.get("layer", self.method.cut.get(self.preset or ""))
+        layer = layer.get(side) if isinstance(layer, Mapping) else layer
+        known = side in self.sides and isinstance(layer, (float, int)) and not isinstance(layer, bool)
+        return layer if known else None
+
     def run(self, preparing: Preparing, pairs: Sequence[int]) -> list[Explanation]:
         """Explain one batch of pairs, of those that are being prepared."""
         began = time.perf_counter()

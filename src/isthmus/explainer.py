@@ -210,6 +210,7 @@ def _explained(
             pairs,
             truncate=call.truncate,
             shared=shared,
+            cut=call.cut,
         ) as preparing,
     ):
         for batch, after in zip(plan, [*plan[1:], []], strict=True):

@@ -7,7 +7,7 @@ happens in the thread of the call.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ class Preparing:
         pairs: for each pair the places of its picture and its text.
         truncate: cut texts that are too long.
         shared: the store of the call, which keeps what is ready.
+        cut: where the call is going to split a side's tower; None where that is not known.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Preparing:
         *,
         truncate: bool,
         shared: Shared,
+        cut: Callable[[Side], float | None],
     ) -> None:
         """Nothing is opened yet; see the class."""
         self._model, self._pictures, self._captions, self._pairs = model, pictures, texts, pairs
-        self._truncate, self._shared = truncate, shared
+        self._truncate, self._shared, self._cut = truncate, shared, cut
         self._coming: dict[Hashable, Future[_One]] = {}
         self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="isthmus")
 
@@ -141,7 +143,7 @@ class Preparing:
                 self._shared.tell(value, [ones[row].digests[name] for row in rows])
         return Batch(
             inputs,
-            unit(self._model.image.embed(inputs)),
+            unit(self._model.image.embed(inputs, cut=self._cut("image"))),
             [ones[row].layout for row in rows],
             frames=[ones[row].frame for row in rows],
             shown=[ones[row].shown for row in rows],
@@ -170,7 +172,7 @@ class Preparing:
         inputs, place = _expanded(inputs, distinct, texts), {text: row for row, text in enumerate(distinct)}
         return Batch(
             inputs,
-            unit(self._model.text.embed(inputs)),
+            unit(self._model.text.embed(inputs, cut=self._cut("text"))),
             [layouts[place[text]] for text in texts],
             notes=[notes[place[text]] for text in texts],
             texts=texts,

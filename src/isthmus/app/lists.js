@@ -1,7 +1,7 @@
 /* Lists whose items are chosen: former results, and examples. */
 (() => {
   "use strict";
-  const { make } = window.isthmus.parts;
+  const { make, plain } = window.isthmus.parts;
 
   const list = (item) => (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
@@ -14,7 +14,7 @@
   window.isthmus.history = list((one, index, onclick) => make("button", {
     type: "button", class: "iv-past", "aria-current": one.now ? "true" : false, "data-index": index, onclick,
   }, make("span", { class: "iv-past-text", dir: "auto", text: one.text }),
-  make("span", { class: "iv-past-number", text: one.similarity === null ? "" : one.similarity.toFixed(3) }),
+  make("span", { class: "iv-past-number", text: one.similarity === null ? "" : plain(one.similarity) }),
   make("span", { class: "iv-label iv-past-how", text: one.how })));
 
   window.isthmus.samples = list((one, index, onclick) => make("button", {

@@ -14,6 +14,7 @@
     return node;
   };
 
+  const plain = (value) => value.toFixed(3).replace("-", "\u2212");
   const percent = (value) => `${(100 * value).toFixed(3)}%`;
 
   /* The picture with a canvas over what the model saw. */
@@ -42,7 +43,7 @@
       : make("span", { class: "iv-change", text: `${signed(view.change, 3)} than before` });
     return make("div", { class: "iv-similarity" },
       make("span", { class: "iv-label", text: view.similarityLabel || "similarity" }),
-      make("span", { class: "iv-number", text: view.difference ? signed(view.similarity, 3) : view.similarity.toFixed(3) }),
+      make("span", { class: "iv-number", text: view.difference ? signed(view.similarity, 3) : plain(view.similarity) }),
       change,
       view.difference ? null : make("span", { class: "iv-meter", "aria-hidden": "true" },
         make("span", { style: `width:${percent(filled)}` })));
@@ -94,7 +95,7 @@
       ...(view.cardFacts || []).map((fact) => make("p", { class: "iv-small", text: fact })));
   };
 
-  window.isthmus.parts = { make, percent, stage, similarity, sentence, tint, still };
+  window.isthmus.parts = { make, plain, percent, stage, similarity, sentence, tint, still };
 
   /* How maps are shown, alike everywhere on the page. */
   const look = { map: "red-blue", positive: false, opacity: 1, outline: true };

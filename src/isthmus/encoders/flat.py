@@ -14,6 +14,7 @@ from isthmus.encoders.pictures import Picture
 from isthmus.encoders.positions import Patches
 from isthmus.encoders.processing import limits_of
 from isthmus.encoders.tower import Inputs
+from isthmus.encoders.weights import moved
 from isthmus.errors import InputError
 from isthmus.explanation import Box
 
@@ -47,7 +48,7 @@ class PatchReader:
             Frame(Box(0.0, 0.0, float(w), float(h)), (w, h), (rows * side, columns * side))
             for (w, h), (rows, columns) in zip((image.size for image in images), grids, strict=True)
         ]
-        return {name: value.to(self._device) for name, value in inputs.items()}, frames, layouts
+        return {name: moved(value, self._device) for name, value in inputs.items()}, frames, layouts
 
     @property
     def limits(self) -> tuple[Tensor, Tensor]:

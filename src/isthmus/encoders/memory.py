@@ -8,8 +8,9 @@ from numbers import Real
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from isthmus.encoders.pooled import pooled_positions
 from isthmus.encoders.split import Split
 from isthmus.errors import ModelError, OptionError
 
@@ -17,8 +18,13 @@ _CPU_BUDGET = 512 << 20
 # Values per position and channel, measured on CLIPs whose MLP is four times as wide (benchmarks/speed_memory.py); what
 # freed tensors leave unusable in a CPU's memory is a quarter of it.
 _KEPT = 19  # of each block, for its backward pass; fewer with an activation that keeps its input alone
+_SAVED = 0.6  # of a block whose parts run for the pooled position alone
 _PASSING = 32  # once: what the block at work needs besides, and states, changes and gradients of a path
-_WHOLE = 4  # once for every input of the batch, whatever runs at once: its states, its closed state, its stem
+_WHOLE = (
+    6  # once for every input of the batch, whatever runs at once: its states, those that the call keeps, its closed
+)
+# state, its stem
+_GIVEN = 3  # copies of the inputs themselves: as they were prepared, as a batch, and in the run that embeds them
 _WEIGHTS = 4  # copies of the attention weights of all heads in a block, where attention is not fused
 
 
@@ -48,11 +54,16 @@ class Rows(int):
         return Rows.of(min(self, limit), self.model, self.each)
 
 
-def rows_at_once(split: Split, memory: int | None) -> Rows:
+def rows_at_once(split: Split, memory: int | None, *, narrow: bool = False) -> Rows:
     """How many replacements fit into `memory` bytes; by default half a GiB, on a GPU 40 % of the whole.
 
     The default depends on the machine, never on what else runs there, so that a repeated call is bit-identical; only
     where a model ran out of memory it gets less from then on, in this process.
+
+    Args:
+        split: what is resumed.
+        memory: bytes on top of the model.
+        narrow: whether it is resumed in `pooled_only`.
     """
     sound = isinstance(memory, Real) and not isinstance(memory, bool) and 0 < memory < math.inf
     if memory is not None and not sound:
@@ -63,14 +74,17 @@ def rows_at_once(split: Split, memory: int | None) -> Rows:
         if device.type == "cuda":
             memory = int(0.4 * torch.cuda.get_device_properties(device).total_memory)
     model = split.tower.model
-    blocks = max(1, split.tower.depth - split.layer)
+    blocks = float(max(1, split.tower.depth - split.layer))
+    if narrow and pooled_positions(split) is not None:
+        blocks -= _SAVED
     channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
     positions = math.prod(split.shape) // channels
     attention = 0 if _fused(split.tower.model) else _WEIGHTS * positions * max(1, channels // 64)
     size = split.embedding.element_size()
     path = positions * channels * max(size, 4)  # summed in float32 or better
     row = blocks * positions * (_KEPT * channels + attention) * size + _PASSING * path
-    free = memory - _WHOLE * path * len(split.hidden)
+    given = sum(value.nbytes for value in split.inputs.values() if isinstance(value, Tensor))
+    free = memory - _WHOLE * path * len(split.hidden) - _GIVEN * given
     return Rows.of(int(min(free, _ROOM.get(model, free)) // row), model, row)
 
 

@@ -14,7 +14,7 @@ from isthmus.encoders.layout import TokenLayout, text_layout
 from isthmus.encoders.texts import check_pieces, check_text, length_note, short
 from isthmus.encoders.tower import Inputs
 from isthmus.encoders.traced import Extent, extents
-from isthmus.encoders.weights import lock_of
+from isthmus.encoders.weights import lock_of, moved
 from isthmus.errors import ModelError, OptionError
 
 
@@ -127,7 +127,7 @@ class OpenClipTexts:
         for i, (text, layout) in enumerate(zip(texts, layouts, strict=True)):
             check_pieces(text, layout)
             notes[i] = "; ".join(filter(None, (notes[i], self._early_end(layout, ids[i]))))
-        return {"input_ids": ids.to(self._device)}, layouts, notes
+        return {"input_ids": moved(ids, self._device)}, layouts, notes
 
     def _layout(self, text: str, ids: list[int], tokens: Tokens) -> TokenLayout:
         kept = min(len(tokens.ids), self._length - tokens.special)

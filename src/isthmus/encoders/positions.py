@@ -110,6 +110,10 @@ def _checked(
     others = {k: v.expand(len(copies), *v.shape[1:]) if _is_row(v) else v for k, v in inputs.items() if k != entering}
     states = entering_states(encode, {**others, entering: copies}, parts.first).float()
     states = states.transpose(0, 1) if parts.sequence_first else states
+    if not bool(torch.isfinite(states).all()):
+        raise ModelError(
+            "The first block of this image tower reads NaN or infinity: the weights are damaged; load them again."
+        )
     differ = (states[1:] - states[0]).abs().amax(-1) > 1e-5 * states.abs().max()
     found = [one.nonzero()[:, 0].tolist() for one in differ]
     before = found[0][0] if found[0] else 0

@@ -19,6 +19,7 @@ from isthmus.encoders.pictures import Picture
 from isthmus.encoders.positions import Patches
 from isthmus.encoders.running import Encode, entering_states
 from isthmus.encoders.tower import Inputs
+from isthmus.encoders.weights import moved
 from isthmus.errors import InputError
 from isthmus.explanation import Box
 
@@ -76,7 +77,7 @@ class PictureReader:
                     *self._only_size[::-1], width, height
                 )
             )
-        inputs: dict[str, Any] = {"pixel_values": torch.stack(values).to(self._device)}
+        inputs: dict[str, Any] = {"pixel_values": moved(torch.stack(values), self._device)}
         if self._native_size is not None and (height, width) != self._native_size:
             inputs["interpolate_pos_encoding"] = True
         patch, found = self._patch, self._patches

@@ -139,7 +139,7 @@ def run_once(
         watched: a module whose hooks need the run itself; while it has any, nothing is shared.
     """
     shared = _RUNNING.get()
-    if shared is None or _has_hooks(watched) or not _told_by_rows(inputs):
+    if shared is None or has_hooks(watched) or not _told_by_rows(inputs):
         return run(inputs)
     base = kind()
     keys = [(base, digest) for digest in shared.digests(inputs)]
@@ -149,9 +149,7 @@ def run_once(
     if missing:
         found = run(inputs if len(missing) == len(keys) else _rows(inputs, missing))
         for place, row in enumerate(missing):
-            own = tuple(part[place].clone() if isinstance(part, Tensor) else part for part in found)
-            known[keys[row]] = own
-            shared.put(keys[row], own, sum(part.nbytes for part in own if isinstance(part, Tensor)))
+            known[keys[row]] = _keep(shared, keys[row], found, place)
         if len(missing) == len(keys):
             return found
     count_shared(len(keys) - len(missing))
@@ -161,11 +159,26 @@ def run_once(
 def known_once(kind: Callable[[], Hashable], inputs: Mapping[str, Any], *, watched: nn.Module) -> States | None:
     """What `run_once` gave for these inputs already; None where that is not known of every row."""
     shared = _RUNNING.get()
-    if shared is None or _has_hooks(watched) or not _told_by_rows(inputs):
+    if shared is None or has_hooks(watched) or not _told_by_rows(inputs):
         return None
     base = kind()
     rows = [shared.get((base, digest)) for digest in shared.digests(inputs)]
     return None if any(row is None for row in rows) else _together(rows)
+
+
+def keep_once(kind: Callable[[], Hashable], inputs: Mapping[str, Any], found: States, *, watched: nn.Module) -> None:
+    """Keep what a run showed of these inputs beside what it was made for, as `run_once` would have."""
+    shared = _RUNNING.get()
+    if shared is not None and not has_hooks(watched) and _told_by_rows(inputs):
+        base = kind()
+        for place, digest in enumerate(shared.digests(inputs)):
+            _keep(shared, (base, digest), found, place)
+
+
+def _keep(shared: Shared, key: Hashable, found: States, place: int) -> States:
+    own = tuple(part[place].clone() if isinstance(part, Tensor) else part for part in found)
+    shared.put(key, own, sum(part.nbytes for part in own if isinstance(part, Tensor)))
+    return own
 
 
 def _together(rows: Sequence[States]) -> States:
@@ -185,5 +198,6 @@ def _told_by_rows(inputs: Mapping[str, Any]) -> bool:
     return plain and len(alike) == 1 and 0 not in alike
 
 
-def _has_hooks(model: nn.Module) -> bool:
+def has_hooks(model: nn.Module) -> bool:
+    """Whether someone watches a module or one inside it."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

@@ -11,7 +11,7 @@ from torch import Tensor
 from isthmus.encoders.layout import TokenLayout, text_layout
 from isthmus.encoders.tokens import Tokens
 from isthmus.encoders.tower import Inputs
-from isthmus.encoders.weights import lock_of
+from isthmus.encoders.weights import lock_of, moved
 from isthmus.errors import InputError
 
 
@@ -68,7 +68,7 @@ class TextReader:
             early = self._early_end(layout, batch["input_ids"][i])
             notes[i] = "; ".join(filter(None, (notes[i], early)))
         names = ("input_ids", "attention_mask") if self._masked else ("input_ids",)
-        return {name: batch[name].to(self._device) for name in names}, layouts, notes
+        return {name: moved(batch[name], self._device) for name in names}, layouts, notes
 
     def _encode(self, text: str) -> list[int]:
         check_text(text)

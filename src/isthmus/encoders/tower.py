@@ -7,7 +7,7 @@ batch of replacements, so masks, position ids, pooling and projections stay the 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
@@ -20,7 +20,7 @@ from isthmus.encoders.counting import count, uncounted
 from isthmus.encoders.cut import Seen, recorded
 from isthmus.encoders.naming import blocks_of, module_of
 from isthmus.encoders.parts import Attention
-from isthmus.encoders.sharing import Same, States, known_once, run_once
+from isthmus.encoders.sharing import Same, States, keep_once, known_once, run_once
 from isthmus.encoders.split import Entrance, Split
 from isthmus.encoders.still import undisturbed
 from isthmus.encoders.weights import device_of, differentiable, lock_of, version_of
@@ -121,15 +121,33 @@ class Tower:
             )
         return index
 
-    def embed(self, inputs: Inputs) -> Tensor:
-        """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite."""
+    def embed(self, inputs: Inputs, *, cut: float | None = None) -> Tensor:
+        """Joint-space embeddings `(B, D)`, not normalised, without gradient. Raises ModelError if not finite.
+
+        Args:
+            inputs: see `split`.
+            cut: the layer at which the call is going to split these inputs, as far as that is known: what enters it is
+                kept, so that the tower need not run there again.
+        """
+        inputs = _ordinary(inputs)
 
         def run(inputs: Inputs) -> States:
-            with undisturbed(self.model), torch.no_grad(), recorded(self, None) as seen:
-                return self._finite(self.run(inputs)), seen.as_tuple
+            with undisturbed(self.model), torch.no_grad(), recorded(self, index) as seen:
+                embedding = self._finite(self.run(inputs))
+            if seen.hidden is not None and index is not None and len(seen.hidden) == len(embedding):
+                state = seen.hidden, embedding, seen.stem, seen.as_tuple
+                keep_once(partial(self._key, ("split", index)), inputs, state, watched=self.model)
+            return embedding, seen.as_tuple
 
-        embedding: Tensor = self.once("embed", _ordinary(inputs), run)[0]
+        index = self._index(cut)
+        embedding: Tensor = self.once("embed", inputs, run)[0]
         return embedding
+
+    def _index(self, cut: float | None) -> int | None:
+        """Where a cut is that is only hoped for; None where there is no such layer, or nothing to gain."""
+        with suppress(OptionError):
+            return None if cut is None else self.resolve(cut) or None
+        return None
 
     def run(self, inputs: Inputs, *, replaced: Tensor | None = None) -> Tensor:
         """The model's own code, `encode`, its passes counted; gradients flow where its inputs ask for them."""

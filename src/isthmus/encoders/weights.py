@@ -27,6 +27,13 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def moved(value: Tensor, device: torch.device) -> Tensor:
+    """A value where the weights are; to a GPU from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and value.device.type == "cpu":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
 def dtype_of(model: nn.Module) -> torch.dtype:
     """Type of the weights: of the first that are no whole numbers, as those of a quantised layer may be."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -175,6 +175,7 @@ register(
         signed=False,
         needs_layouts=True,
         passes=_PASSES,
+        cut={"": _DEFAULT_LAYER, "paper": _PAPER_LAYER},
     )
 )
 register(

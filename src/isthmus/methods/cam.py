@@ -72,7 +72,7 @@ def hirescam(
         return (features * gradient).sum(-1)
 
     paper = preset == "paper"
-    layer = 10 if paper and layer is None else layer
+    layer = _PAPER_LAYER if paper and layer is None else layer
     relu = paper if relu is None else relu
     return _activation(tower, inputs, target, product, layer=layer, relu=relu, memory=memory, published=paper)
 
@@ -102,6 +102,8 @@ def _activation(
     return Attribution(scores, opened, None, options, published=published, flat=0.0, grid=grid)
 
 
+_LAST_BUT_ONE = -3
+_PAPER_LAYER = 10
 _OPTIONS = {
     "layer": "the block whose input is read, by default the last but one",
     "relu": "cut off what speaks against the match",
@@ -117,6 +119,7 @@ register(
         options=_OPTIONS,
         signed=False,
         needs_layouts=True,
+        cut={"": _LAST_BUT_ONE},
     )
 )
 register(
@@ -127,5 +130,6 @@ register(
         function=hirescam,
         options=_OPTIONS,
         presets={"paper": 'what the NIB paper\'s comparison calls "Grad-CAM", with its min-max map'},
+        cut={"": _LAST_BUT_ONE, "paper": _PAPER_LAYER},
     )
 )

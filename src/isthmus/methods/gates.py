@@ -125,13 +125,13 @@ class Training:
             rows, copy = index % batch, index // batch
             change = bottleneck.change(drawn[noise.kind[rows], copy], rows)
             state = bottleneck.hidden[rows] - shut[rows] * change
-            (gradient,), _ = slope(split, as_state(state, split).to(split.hidden.dtype), rows, target)
+            (gradient,), _ = slope(split, as_state(state, split).to(split.hidden.dtype), rows, target, narrow=True)
             products = -by_position(gradient) * change / self.copies
             for first in range(part.start - part.start % batch, part.stop, batch):  # in one order on every device
                 low, high = max(part.start, first), min(part.stop, first + batch)
                 found[low - first : high - first] += products[low - part.start : high - part.start]
 
-        in_chunks(run, batch * self.copies, rows_at_once(split, memory))
+        in_chunks(run, batch * self.copies, rows_at_once(split, memory, narrow=True))
         return found
 
 

@@ -27,8 +27,8 @@ from isthmus.methods.joint import joint_nib
 from isthmus.methods.path import RememberedPath, StraightPath
 from isthmus.methods.registry import Attribution, Method, register
 
-_DEFAULT = {"layer": 0, "steps": 10, "rule": "gauss-legendre-cubic", "closed": "mean"}
-_PAPER = {"layer": 9, "steps": 10, "rule": "right", "closed": "zero"}
+_DEFAULT: dict[str, Any] = {"layer": 0, "steps": 10, "rule": "gauss-legendre-cubic", "closed": "mean"}
+_PAPER: dict[str, Any] = {"layer": 9, "steps": 10, "rule": "right", "closed": "zero"}
 
 
 def nib(
@@ -190,6 +190,7 @@ register(
         needs_fit=("image", "text"),
         needs_layouts=True,
         passes=("2 + n", "n"),
+        cut={"": _DEFAULT["layer"], "paper": _PAPER["layer"]},
         joint=joint_nib,
         joint_options=("layer", "steps", "rule", "closed", "floor", "tolerance", "memory"),
     )

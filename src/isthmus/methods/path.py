@@ -63,10 +63,10 @@ class StraightPath:
             closing = self.closing[rows[part]]
             change = hidden[rows[part]].to(closing.dtype) - closing
             state = closing + gates[part].view(-1, *[1] * (hidden.ndim - 1)) * change
-            (gradient,), scores[part] = slope(self.split, state.to(hidden.dtype), rows[part], target)
+            (gradient,), scores[part] = slope(self.split, state.to(hidden.dtype), rows[part], target, narrow=True)
             slopes[part] = self.gather(change * gradient, rows[part])
 
-        in_chunks(run, len(rows), rows_at_once(self.split, self.memory))
+        in_chunks(run, len(rows), rows_at_once(self.split, self.memory, narrow=True))
         return slopes, scores
 
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -77,10 +77,10 @@ class StraightPath:
 
         def run(part: slice) -> None:
             rows = torch.arange(part.start, part.stop, device=hidden.device)
-            closed[part] = score_of(self.split, self.closing[part].to(hidden.dtype), rows, target)
+            closed[part] = score_of(self.split, self.closing[part].to(hidden.dtype), rows, target, narrow=True)
 
         with torch.no_grad():
-            in_chunks(run, len(hidden), rows_at_once(self.split, self.memory))
+            in_chunks(run, len(hidden), rows_at_once(self.split, self.memory, narrow=True))
         return closed, opened
 
     def integrate(

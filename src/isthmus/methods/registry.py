@@ -64,6 +64,8 @@ class Method:
         passes: runs of a side's encoder, or of what is left of it behind the cut, forward and backward, for one
             input by the default options, at most; in terms of n (steps or samples), P (patches, or pieces of the
             text) and T (all positions).
+        cut: the layer at which the function splits a tower where no option `layer` says so, by the preset's name, ""
+            without one: the run that embeds an input keeps what enters it. What is left out costs time alone.
         joint: gives the joint map of words and regions, where the method has one: takes the two sides as
             `isthmus.methods.joint.Half` and options by keyword, gives an Interaction.
         joint_options: the method's options that the joint map takes too.
@@ -86,6 +88,7 @@ class Method:
     needs_bank: bool = False
     needs_layouts: bool = False
     passes: tuple[str, str] = ("2", "1")
+    cut: Mapping[str, float] = field(default_factory=dict)
     joint: Callable[..., Any] | None = None
     joint_options: tuple[str, ...] = ()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 
 from isthmus.encoders.memory import in_chunks, rows_at_once
+from isthmus.encoders.pooled import pooled_only
 from isthmus.encoders.split import Split
 from isthmus.encoders.tower import accumulator, unit
 
@@ -16,10 +18,15 @@ from isthmus.encoders.tower import accumulator, unit
 _HALF_SCALE = 1024.0
 
 
-def score_of(split: Split, state: Tensor, rows: Tensor, target: Tensor) -> Tensor:
-    """`(N,)` scores `<unit(g(z)), t>` of hidden states `(N, T, d)` of inputs `rows`, with target `(B, D)`."""
+def score_of(split: Split, state: Tensor, rows: Tensor, target: Tensor, *, narrow: bool = False) -> Tensor:
+    """`(N,)` scores `<unit(g(z)), t>` of hidden states `(N, T, d)` of inputs `rows`, with target `(B, D)`.
+
+    With `narrow` the last block runs for the pooled position alone: where nothing inside the blocks is read.
+    """
     dtype = accumulator(split.embedding.dtype)
-    return (unit(split.resume(state, rows)) * target[rows].to(dtype)).sum(-1)
+    with pooled_only(split, rows) if narrow else nullcontext():
+        embedding = split.resume(state, rows)
+    return (unit(embedding) * target[rows].to(dtype)).sum(-1)
 
 
 def slope(
@@ -28,11 +35,13 @@ def slope(
     rows: Tensor,
     target: Tensor,
     wanted: Callable[[Tensor], Sequence[Tensor]] = lambda state: (state,),
+    *,
+    narrow: bool = False,
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients of the scores, in float32 or better, and the scores `(N,)`.
 
     Args:
-        split, state, rows, target: see `score_of`.
+        split, state, rows, target, narrow: see `score_of`.
         wanted: what to differentiate by, called after the forward pass; each begins with the N rows.
 
     Returns:
@@ -43,7 +52,7 @@ def slope(
     for scale in (_HALF_SCALE, 1.0) if half else (1.0,):
         state = state.detach().requires_grad_(True)
         with torch.enable_grad():
-            score = score_of(split, state, rows, target)
+            score = score_of(split, state, rows, target, narrow=narrow)
             found = torch.autograd.grad(score.sum() * scale, wanted(state))
         scaled = [part.to(accumulator(part.dtype)) / scale for part in found]
         gradients = [_mended(old, new) for old, new in zip(gradients, scaled, strict=True)] if gradients else scaled
