@@ -21,6 +21,7 @@ from conftest import ROOT
 INSIDE = re.compile(
     r'Traceback|File "|site-packages|\.py\b|<class |0x[0-9a-f]{6,}|line \d+|isthmus/|Exception:|Error:|\bNone\b(?! of)'
 )
+TRACE = re.compile(r'Traceback|site-packages|File \\?"/')
 GROWTH = 1 << 30  # bytes; a bomb that was opened would take more
 
 
@@ -53,11 +54,11 @@ def judge(answer: Answer, label: str, *, told: bool = True) -> None:
     if answer.status != 200:
         return
     assert answer.finished, f"{label}: never ended: {answer.text[-300:]}"
-    if not answer.succeeded:
-        assert answer.message or not told, f"{label}: refused without a sentence: {answer.text[-300:]}"
+    assert not TRACE.search(answer.text), f"{label}: {answer.text[:300]}"
+    if told and not answer.succeeded:
+        assert answer.message, f"{label}: refused without a sentence: {answer.text[-300:]}"
         assert not INSIDE.search(answer.message), f"{label}: {answer.message}"
-        assert len(answer.message) < 500 or not told, f"{label}: {answer.message[:500]}"
-    assert "Traceback" not in answer.text, f"{label}: {answer.text[:300]}"
+        assert len(answer.message) < 500, f"{label}: {answer.message[:500]}"
 
 
 def sent(client: Client, slot: Slot, bad: Bad, picture: Any) -> tuple[Answer, str]:
