@@ -97,7 +97,9 @@ def test_methods_are_compared_each_on_its_own_scale_and_in_its_own_unit(page: Pa
     assert [card["title"] for card in cards["grid"]] == names
     for card, row in zip(cards["grid"], wanted.rows, strict=True):
         np.testing.assert_allclose(scores(card), row.explanation.image.scores.ravel(), rtol=1e-5, atol=1e-8)
-        assert card["limit"] == pytest.approx(np.abs(row.explanation.image.scores).max(), rel=1e-5)
+        largest = float(np.abs(row.explanation.image.scores).max())
+        assert card["limit"] == pytest.approx(largest or 1.0, rel=1e-5)
+        assert card["cardFacts"][0].startswith(f"regions ±{largest:.3g}" if largest else "regions zero everywhere")
     units = [card["cardFacts"][1] for card in cards["grid"]]
     assert units == ["unit: that of the similarity", "unit: that of the similarity", "unit: none"]
     assert cards["grid"][0]["cardFacts"][-1] == "the reference"
@@ -189,10 +191,11 @@ def test_an_opened_picture_is_that_of_the_card(page: Page, given: Gathered) -> N
 def test_work_on_many_pictures_is_cancelled(page: Page, given: Gathered) -> None:
     visit = Visit()
     rows = tab_folder._explainer(page)(given, "a dog", "mini", "nib", 0, 40, "similarity", visit)
+    assert next(rows)[0] is None  # a former gallery is no longer shown
     assert "Picture 1 of 4" in next(rows)[6]
     visit.cancel()
     end = last(rows)
-    assert "Cancelled. 0 pictures" in end[5]
+    assert "Cancelled. No picture was explained." in end[5]
     assert end[0] is None
     assert end[-1]["interactive"] is False
 

@@ -22,7 +22,22 @@ from isthmus.encoders.pictures import PICTURE_SUFFIXES
 from isthmus.errors import InputError, IsthmusError
 
 WAITING = "Preparing words and regions, so that a click will answer at once …"
+ENDED = "Words and regions were not prepared: open the picture again for them."
 _HINT = f"Give several pictures or a zip, at most {LIMITS.pictures}, and see how well each matches one text, and why."
+
+# The opened picture lies below the gallery: sight and focus go there as soon as its name stands over it.
+_GO_THERE = """() => {
+  const wanted = document.activeElement?.textContent;
+  let left = 50;
+  const timer = setInterval(() => {
+    const name = document.querySelector('#folder-opened h2');
+    if (!--left || (name && name.textContent === wanted)) clearInterval(timer);
+    if (!name || name.textContent !== wanted) return;
+    name.tabIndex = -1;
+    name.focus();
+    name.scrollIntoView();
+  }, 100);
+}"""
 
 
 def tab(page: Page) -> None:
@@ -58,8 +73,10 @@ def tab(page: Page) -> None:
         [run.click, text.submit], told(_explainer(page)), asked, [cards, name, opened, kept, shown, said, *ends], **WORK
     )
     order.change(told(_sorted), [kept, order], cards, **QUICK)
+    opening = WORK | {"trigger_mode": "multiple"}  # another picture takes the place of the one that is opened
     # In the queue, without which the page does not learn that a state has changed.
-    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **WORK)
+    cards.select(None, None, None, js=_GO_THERE)
+    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **opening)
 
 
 def _explainer(page: Page) -> Any:
@@ -88,6 +105,8 @@ def _explainer(page: Page) -> Any:
             return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
 
         total, before, ended = len(files.uploads), gallery.done, ""
+        visit.turn += 1  # what is still prepared for an opened picture has lost its place
+        yield [None, "", None, None, None, "", "", gr.update(interactive=True)]
         try:
             yield from worked(visit, partial(_add_all, page, gallery, files.uploads), row, at)
         except CancelledError:
@@ -130,20 +149,28 @@ def _opener(page: Page) -> Any:
         item, done = gallery.ordered(_known(order))[place], gr.update(interactive=False)
         answer = item.answer(_question(gallery, item.upload))
         heading = f"<h2>{escape(item.upload.name)}</h2>"
+        visit.turn += 1
+        turn = visit.turn
+        visit.cancel()
         yield [heading, _view(answer), _shown(gallery, answer), "", done]
-        if not answer.question.joint:
+        if not answer.question.joint or visit.turn != turn:
             return
 
         def row(line: str) -> list[Any]:
-            return [gr.skip()] * 3 + [line, gr.update(interactive=True)]
+            """How far it is, as long as nothing else has taken its place."""
+            at = [line, gr.update(interactive=True)] if visit.turn == turn else [gr.skip()] * 2
+            return [gr.skip()] * 3 + at
 
         try:
             whole = yield from worked(
                 visit, lambda watch: ask_joint(page.models, answer, watch=watch), row, "Preparing words and regions"
             )
-        except CancelledError:  # by the button, or by another picture that is opened
+        except CancelledError:
+            if visit.turn == turn:
+                yield [heading, _view(answer) | {"waiting": ENDED}, gr.skip(), "<p role='status'>Cancelled.</p>", done]
             return
-        yield [heading, _view(whole), _shown(gallery, whole), "", done]
+        if visit.turn == turn:
+            yield [heading, _view(whole), _shown(gallery, whole), "", done]
 
     open_one.__annotations__["event"] = gr.EventData
     return open_one
@@ -167,6 +194,7 @@ def _known(order: Any) -> str:
 
 
 def _said(gallery: Gallery, ended: str) -> str:
-    lines = [f"{ended}{len(gallery.items)} pictures, all on one scale; choose one to open it below."]
+    there = f"{len(gallery.items)} pictures, all on one scale; choose one to open it below."
+    lines = [ended + (there if gallery.items else "No picture was explained.")]
     lines += [left_out_said(gallery.left_out)] if gallery.left_out else []
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
