@@ -250,7 +250,7 @@ NAMES = (
     ".",
     "..",
     "",
-    "$(touch isthmus-canary).png",
+    "$(touch x).png",
     "{{7*7}}.png",
     "é😀.png",
 )

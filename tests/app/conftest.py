@@ -101,7 +101,9 @@ def shot() -> Callable[..., None]:
             page.mouse.move(0, 0)
             page.wait_for_timeout(300)
             taken = Image.open(io.BytesIO(page.screenshot(full_page=full)))
-            small = taken.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG)
-            small.save(ROOT / "docs" / "images" / f"app-{name}.png", optimize=True)
+            small = taken.convert("RGB")
+            small.thumbnail((1000, 4000), Image.Resampling.LANCZOS)
+            few = small.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)  # keeps the strongest colours
+            few.save(ROOT / "docs" / "images" / f"app-{name}.png", optimize=True)
 
     return keep

@@ -101,8 +101,8 @@ def test_switches_change_the_drawing_and_nothing_else(asked: Explain) -> None:
     viewer = asked.part("viewer")
     before, words = asked.pixels(), asked.shown(TEXT)
     summary = viewer.get_by_text("Display", exact=True)
-    if summary.count():
-        summary.click()
+    summary.click()
+    assert viewer.get_by_label("Outline").is_checked()
     seen = {before}
     for control in ("Only what speaks for it", "Only what speaks for it"):
         viewer.get_by_label(control).click()
@@ -115,6 +115,10 @@ def test_switches_change_the_drawing_and_nothing_else(asked: Explain) -> None:
     viewer.get_by_label("Opacity").press("Home")
     assert viewer.locator(".iv").evaluate("e => getComputedStyle(e.querySelector('canvas')).opacity") != opacity
     assert asked.shown(TEXT) == words
+    viewer.get_by_label("Opacity").press("End")
+    viewer.get_by_label("Colours").select_option(index=0)
+    summary.click()
+    assert asked.pixels() == before
 
 
 def test_the_map_lies_over_what_the_model_saw(asked: Explain, right: Any) -> None:

@@ -19,7 +19,7 @@ from app.server import Server, running
 from conftest import ROOT
 
 INSIDE = re.compile(
-    r'Traceback|File "|site-packages|\.py\b|<class |0x[0-9a-f]{6,}|line \d+|/src/isthmus|Exception:|\bKeyError|None'
+    r'Traceback|File "|site-packages|\.py\b|<class |0x[0-9a-f]{6,}|line \d+|isthmus/|Exception:|Error:|\bNone\b(?! of)'
 )
 GROWTH = 1 << 30  # bytes; a bomb that was opened would take more
 
@@ -44,16 +44,19 @@ def picture(client: Client) -> Any:
     return file_of(client.upload(good)[1][0], good)
 
 
-def judge(answer: Answer, label: str) -> None:
-    """No failure of the server, nothing of its insides in what it says, and a sentence where it refuses."""
+def judge(answer: Answer, label: str, *, told: bool = True) -> None:
+    """No failure of the server, nothing of its insides in what it says, and a sentence where it refuses.
+
+    What no page sends may be refused by Gradio, which then only says "Error": not `told`.
+    """
     assert answer.status < 500, f"{label}: {answer.status} {answer.text[:300]}"
     if answer.status != 200:
         return
     assert answer.finished, f"{label}: never ended: {answer.text[-300:]}"
     if not answer.succeeded:
-        assert answer.message, f"{label}: refused without a sentence: {answer.text[-300:]}"
+        assert answer.message or not told, f"{label}: refused without a sentence: {answer.text[-300:]}"
         assert not INSIDE.search(answer.message), f"{label}: {answer.message}"
-        assert len(answer.message) < 500, f"{label}: {answer.message[:500]}"
+        assert len(answer.message) < 500 or not told, f"{label}: {answer.message[:500]}"
     assert "Traceback" not in answer.text, f"{label}: {answer.text[:300]}"
 
 
@@ -129,7 +132,7 @@ def test_values_that_no_control_gives_are_refused_in_a_sentence_or_taken(client:
         for value in itertools.islice(values, 4):
             data = client.usual(slot.event, picture, "a dog")
             data[slot.index] = value
-            judge(client.call(slot.event, data), f"{value!r:.60} in {slot}")
+            judge(client.call(slot.event, data), f"{value!r:.60} in {slot}", told=False)
 
 
 def test_paths_in_the_place_of_uploads_are_not_opened(server: Server, client: Client, tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_paths_in_the_place_of_uploads_are_not_opened(server: Server, client: Cl
         slot = next(slots)
         data = client.usual(slot.event, None, "a dog")
         data[slot.index] = [trick] if slot.component["props"].get("file_count") == "multiple" else trick
-        judge(client.call(slot.event, data), f"{trick} in {slot}")
+        judge(client.call(slot.event, data), f"{trick} in {slot}", told=False)
     assert not {path for path in server.noted("read") if CANARY in path or path in ("/etc/passwd", "/dev/zero")}
 
 
@@ -272,7 +275,7 @@ def test_afterwards_it_works_and_nothing_was_done_elsewhere(server: Server, clie
     assert all("127.0.0.1" in address for address in server.noted("bind") | server.noted("connect")), server.noted(
         "connect"
     )
-    assert not [name for name in server.noted("run") if "ldconfig" not in name and "uname" not in name]
+    assert server.noted("run") <= {"'fc-list'"}  # by which matplotlib finds fonts
     assert not list(server.folder.rglob(f"*{CANARY}*"))
     assert not {path for path in server.noted("read") if CANARY in path and not _within(path, server.folder)}
 
