@@ -15,7 +15,7 @@ from isthmus.app.question import Answer, Question, ask, ask_joint, similarity
 from isthmus.encoders.sharing import Shared
 from isthmus.errors import OptionError
 
-STEPS = {"steps": 2}
+STEPS = {"steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_an_edit_runs_the_picture_no_more_and_changes_no_number(models: Models, 
     assert joint_of(again) == joint_of(alone)
     assert joint_of(again) != joint_of(former)
     patches = len(joint_of(alone).patches)
-    assert sum(runs) < 2 * patches  # each node of the picture alone would be as many
+    assert sum(runs) < patches  # the picture alone would take as many
 
 
 def test_watching_can_end_the_work_and_the_model_is_free_again(models: Models, dog: Image.Image) -> None:
