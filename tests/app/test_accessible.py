@@ -95,9 +95,6 @@ def test_everything_by_the_keyboard(visit: Callable[..., Visit], dog: Path) -> N
     """Picture, text, explain, words, regions: in this order, each with a focus that is seen."""
     page = visit().page
     explain = Explain(page)
-    explain.few_steps()
-    page.locator("#explain-picture").scroll_into_view_if_needed()
-    page.evaluate("() => document.activeElement.blur()")
     tab_until(page, within(page, "#explain-picture"))
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
