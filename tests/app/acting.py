@@ -93,15 +93,6 @@ class Explain(Tab):
         self.wait(text, ready)
         return dict(self.page.evaluate(_READ, f"{self.prefix}-viewer"))
 
-    def few_steps(self) -> None:
-        """Two nodes in place of ten, so that words and regions together are soon there."""
-        switch = self.part("settings").get_by_role("button").first
-        switch.click()
-        field = self.part("steps").locator("input[type=number]")
-        field.fill("2")
-        field.press("Tab")
-        switch.click()
-
     def words(self) -> Any:
         """The words of the sentence, which are buttons."""
         return self.part("viewer").locator(".iv-words [data-word]")

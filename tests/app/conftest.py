@@ -96,13 +96,13 @@ def axe() -> Path:
 def shot() -> Callable[..., None]:
     """Keep the page as `docs/images/app-NAME.png`, where `ISTHMUS_SCREENSHOTS` is set."""
 
-    def keep(name: str, page: Any, *, full: bool = False) -> None:
+    def keep(name: str, page: Any, *, full: bool = False, width: int = 1000) -> None:
         if "ISTHMUS_SCREENSHOTS" in os.environ:
             page.mouse.move(0, 0)
             page.wait_for_timeout(300)
             taken = Image.open(io.BytesIO(page.screenshot(full_page=full)))
             small = taken.convert("RGB")
-            small.thumbnail((1000, 4000), Image.Resampling.LANCZOS)
+            small.thumbnail((width, 4000), Image.Resampling.LANCZOS)
             few = small.quantize(256, method=Image.Quantize.MAXCOVERAGE, kmeans=2)  # keeps the strongest colours
             few.save(ROOT / "docs" / "images" / f"app-{name}.png", optimize=True)
 

@@ -57,14 +57,13 @@ def test_nothing_is_wider_than_the_window(visit: Callable[..., Visit], dog: Path
 def test_a_phone_in_the_dark(visit: Callable[..., Visit], dog: Path, shot: Callable[..., None]) -> None:
     page = visit(width=400, height=820, dark=True, has_touch=True, device_scale_factor=2).page
     explain = Explain(page)
-    explain.few_steps()
     explain.asked(dog, TEXT, "joint")
     background = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", background)[:3])) < 150, background
     explain.words().nth(1).tap()
     assert explain.words().nth(1).get_attribute("aria-pressed") == "true"
     explain.part("viewer").scroll_into_view_if_needed()
-    shot("phone", page)
+    shot("phone", page, width=480)
 
 
 def focused(page: Any) -> str:
@@ -96,9 +95,6 @@ def test_everything_by_the_keyboard(visit: Callable[..., Visit], dog: Path) -> N
     """Picture, text, explain, words, regions: in this order, each with a focus that is seen."""
     page = visit().page
     explain = Explain(page)
-    explain.few_steps()
-    page.locator("#explain-picture").scroll_into_view_if_needed()
-    page.evaluate("() => document.activeElement.blur()")
     tab_until(page, within(page, "#explain-picture"))
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
