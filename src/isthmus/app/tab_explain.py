@@ -108,15 +108,11 @@ def _connect(page: Page, parts: _Parts) -> None:
     """What happens when."""
     gr, settings = page.gradio, parts.settings
     filled = [*parts.results, parts.status, parts.cancel]
-    explain, prepare = told(_explainer(page)), told(_preparer(page))
+    explain = told(_explainer(page))
     asking = WORK | {"trigger_mode": "multiple"}  # a new question takes the place of the one that is worked on
-    # Words and regions take longest: they have a queue of their own, so that no map has to wait for them.
-    preparing = asking | {"concurrency_id": "joint"}
-    begun = gr.on([parts.run.click, parts.text.submit], _begin, [parts.visit], None, **QUICK)
+    gr.on([parts.run.click, parts.text.submit], explain, parts.asked, filled, **asking)
     chosen = parts.samples.select(told(_sampled(page)), None, [parts.picture, parts.text], **QUICK)
-    for before in (begun, chosen.success(_begin, [parts.visit], None, **QUICK)):
-        asked = before.success(explain, parts.asked, filled, **asking)
-        asked.success(prepare, [parts.visit], filled, **preparing)
+    chosen.success(explain, parts.asked, filled, **asking)
     gr.on(
         [parts.text.change, parts.picture.change, settings.model.change],
         told(_live(page)),
@@ -133,13 +129,6 @@ def _connect(page: Page, parts: _Parts) -> None:
     parts.past.select(told(_chooser(page)), [parts.visit], restored, **moving)
 
 
-def _begin(visit: Visit) -> None:
-    """Give up what runs for a new question, at once and not in its turn."""
-    visit.turn += 1
-    visit.due = None
-    visit.cancel()
-
-
 def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
@@ -152,52 +141,34 @@ def _explainer(page: Page) -> Any:
             method=method,
             options=options_of(method, layer, steps),
         )
+        still, done = [gr.skip()] * 6, gr.update(interactive=False)
         visit.turn = turn = visit.turn + 1
+
+        def row(line: str) -> list[Any]:
+            return [*still, line, gr.update(interactive=True)]
+
         try:
             answer = yield from worked(
-                visit, lambda watch: ask(models, question, watch=watch, store=visit.store), _row(page), "Explaining"
+                visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
             )
             history.keep(visit, answer, page.limits.history)
-            visit.due = answer if question.joint and visit.turn == turn else None
-            yield [*_results(page, visit), "", gr.update(interactive=False)]
+            yield [*_results(page, visit), "", done]
+            if question.joint:
+                whole = yield from worked(
+                    visit,
+                    lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
+                    row,
+                    "Preparing words and regions",
+                )
+                history.improve(visit, answer, whole)
+                if visit.turn == turn:
+                    yield [*_improved(page, visit, whole), "", done]
         except CancelledError:
             if visit.turn == turn:  # else another question has taken its place
-                yield _cancelled(page, visit)
+                shown = _results(page, visit, waiting=_ENDED)
+                yield [*shown, "<p role='status'>Cancelled.</p>", done]
 
     return explain
-
-
-def _preparer(page: Page) -> Any:
-    def prepare(visit: Visit) -> Iterator[list[Any]]:
-        due, visit.due, turn = visit.due, None, visit.turn
-        if due is None:
-            yield [page.gradio.skip()] * 8
-            return
-        try:
-            whole = yield from worked(
-                visit,
-                lambda watch: ask_joint(page.models, due, watch=watch, store=visit.store),
-                _row(page),
-                "Preparing words and regions",
-            )
-            history.improve(visit, due, whole)
-            if visit.turn == turn:
-                yield [*_improved(page, visit, whole), "", page.gradio.update(interactive=False)]
-        except CancelledError:
-            if visit.turn == turn:
-                yield _cancelled(page, visit)
-
-    return prepare
-
-
-def _row(page: Page) -> Any:
-    """A line on how far the work is, beside what is shown already."""
-    return lambda line: [*[page.gradio.skip()] * 6, line, page.gradio.update(interactive=True)]
-
-
-def _cancelled(page: Page, visit: Visit) -> list[Any]:
-    shown = _results(page, visit, waiting=_ENDED)
-    return [*shown, "<p role='status'>Cancelled.</p>", page.gradio.update(interactive=False)]
 
 
 def _sampled(page: Page) -> Any:

@@ -73,8 +73,7 @@ def tab(page: Page) -> None:
         [run.click, text.submit], told(_explainer(page)), asked, [cards, name, opened, kept, shown, said, *ends], **WORK
     )
     order.change(told(_sorted), [kept, order], cards, **QUICK)
-    # Another picture takes the place of the one that is opened; words and regions have a queue of their own.
-    opening = WORK | {"trigger_mode": "multiple", "concurrency_id": "joint"}
+    opening = WORK | {"trigger_mode": "multiple"}  # another picture takes the place of the one that is opened
     # In the queue, without which the page does not learn that a state has changed.
     cards.select(None, None, None, js=_GO_THERE)
     cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **opening)

@@ -76,8 +76,7 @@ class Visit:
         answers: results, oldest first.
         at: the place of the one that is shown.
         store: what the model made of the last pictures and texts.
-        turn: grows with every question; one that is not the last has been given up for another.
-        due: an answer whose words and regions are to be prepared next.
+        turn: the number of questions so far; one that is not the last has been given up for another.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,6 @@ class Visit:
         self.at = -1
         self.store = Shared(_STORE)
         self.turn = 0
-        self.due: Any = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         """Gradio copies the first value of a state for every visitor: each begins anew."""
@@ -108,5 +106,5 @@ class Visit:
         """End what runs and forget everything."""
         self.cancel()
         self.answers.clear()
-        self.at, self.due = -1, None
+        self.at = -1
         self.store = Shared(_STORE)
