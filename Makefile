@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 DEMO := demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix lint types imports unit browser docs bench clean
+.PHONY: help demo test matrix lint types imports unit browser app-test docs bench clean
 
 help:
 	@echo "make demo   set up, explain a picture of a dog offline, print the path of the page"
 	@echo "make test   set up, run every check: lint, types, imports, tests with coverage, docs"
+	@echo "make app-test the web app in a real browser (installs Chromium where it can)"
 	@echo "make matrix run the tests of models on older and newer transformers and open_clip (16 GB, an hour or two)"
 	@echo "make bench  set up, measure speed and completeness"
 	@echo "make clean  remove the environment and what was made"
@@ -54,7 +55,11 @@ imports: $(VENV)/dev.stamp
 browser: $(VENV)/dev.stamp
 	@.ci/browser
 
-unit: $(VENV)/dev.stamp browser
+app-test: browser
+	@echo "==> The web app by a real browser (pytest)"
+	@ISTHMUS_BROWSER=require HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app -n 1
+
+unit: $(VENV)/dev.stamp
 	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
 
