@@ -129,8 +129,10 @@ def test_a_watched_block_is_run_whole_and_nothing_stays_after_an_error() -> None
     hook = model.image.blocks[-1].mlp.register_forward_hook(lambda _, __, output: seen.append(output.shape[1]))
     try:
         embedded(split, split.hidden, narrow=True)
+        assert seen == [split.hidden.shape[1]]
+        isthmus.explain(model, pictures()[0], "a dog", layer=10, steps=2)
     finally:
         hook.remove()
-    assert seen == [split.hidden.shape[1]]
+    assert {*seen} == {split.hidden.shape[1]}, "neither the proof nor the run shows a watcher a narrowed block"
     with untouched(model.model), pytest.raises(KeyboardInterrupt), pooled_only(split, rows):
         raise KeyboardInterrupt

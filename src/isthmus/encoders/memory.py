@@ -19,11 +19,10 @@ _CPU_BUDGET = 512 << 20
 # freed tensors leave unusable in a CPU's memory is a quarter of it.
 _KEPT = 19  # of each block, for its backward pass; fewer with an activation that keeps its input alone
 _SAVED = 0.6  # of a block whose parts run for the pooled position alone
+_UNMADE = 8  # of `_PASSING`, the MLP's, where no other block runs
 _PASSING = 32  # once: what the block at work needs besides, and states, changes and gradients of a path
-_WHOLE = (
-    6  # once for every input of the batch, whatever runs at once: its states, those that the call keeps, its closed
-)
-# state, its stem
+# Once for every input of the batch, whatever runs at once: its states, as the call keeps them too, closed state, stem.
+_WHOLE = 6
 _GIVEN = 3  # copies of the inputs themselves: as they were prepared, as a batch, and in the run that embeds them
 _WEIGHTS = 4  # copies of the attention weights of all heads in a block, where attention is not fused
 
@@ -75,14 +74,16 @@ def rows_at_once(split: Split, memory: int | None, *, narrow: bool = False) -> R
             memory = int(0.4 * torch.cuda.get_device_properties(device).total_memory)
     model = split.tower.model
     blocks = float(max(1, split.tower.depth - split.layer))
+    passing = _PASSING
     if narrow and pooled_positions(split) is not None:
         blocks -= _SAVED
+        passing -= _UNMADE if blocks < 1 else 0
     channels = split.shape[0] if len(split.shape) == 3 else split.shape[-1]
     positions = math.prod(split.shape) // channels
     attention = 0 if _fused(split.tower.model) else _WEIGHTS * positions * max(1, channels // 64)
     size = split.embedding.element_size()
     path = positions * channels * max(size, 4)  # summed in float32 or better
-    row = blocks * positions * (_KEPT * channels + attention) * size + _PASSING * path
+    row = blocks * positions * (_KEPT * channels + attention) * size + passing * path
     given = sum(value.nbytes for value in split.inputs.values() if isinstance(value, Tensor))
     free = memory - _WHOLE * path * len(split.hidden) - _GIVEN * given
     return Rows.of(int(min(free, _ROOM.get(model, free)) // row), model, row)

@@ -33,15 +33,14 @@ _PROVED: WeakKeyDictionary[Tower, dict[tuple[Any, ...], bool]] = WeakKeyDictiona
 def pooled_only(split: Split, rows: Tensor) -> Iterator[None]:
     """Within it, `split.resume` of inputs `rows` runs the last block for their pooled positions, if there is but one.
 
-    For callers that read nothing inside the blocks: what the last block gives elsewhere is wrong. A block that has
-    hooks already is run whole.
+    For callers that read nothing inside the blocks: what the last block gives elsewhere is wrong.
 
     Args:
         split: a tower at a cut.
         rows: `(N,)` which input each of the replacements to come belongs to.
     """
-    with lock_of(split.tower.model), ExitStack() as stack:  # in the lock, for another thread's hooks are no one's here
-        positions = None if has_hooks(split.tower.blocks[-1]) else pooled_positions(split)
+    with lock_of(split.tower.model), ExitStack() as stack:
+        positions = pooled_positions(split)
         if positions is not None:
             stack.enter_context(_narrowed(split.tower, positions[rows], split.hidden.shape[1]))
         yield
@@ -50,11 +49,14 @@ def pooled_only(split: Split, rows: Tensor) -> Iterator[None]:
 def pooled_positions(split: Split) -> Tensor | None:
     """`(B,)` the one position of each input that the tower reads behind its last block.
 
-    None where it reads several, or where the last block cannot be narrowed to one.
+    None where it reads several, where the last block cannot be narrowed to one, and as long as that block has hooks.
     """
-    if split not in _POSITIONS:
-        _POSITIONS[split] = _found(split)
-    return _POSITIONS[split]
+    with lock_of(split.tower.model):  # else another thread's hooks would be taken for somebody's
+        if has_hooks(split.tower.blocks[-1]):
+            return None
+        if split not in _POSITIONS:
+            _POSITIONS[split] = _found(split)
+        return _POSITIONS[split]
 
 
 def _found(split: Split) -> Tensor | None:
