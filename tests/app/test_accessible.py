@@ -137,7 +137,8 @@ def test_enter_in_the_text_explains(visit: Callable[..., Visit], dog: Path) -> N
     explain.give_picture(dog)
     explain.give_text(TEXT)
     explain.part("text").locator("textarea").press("Enter")
-    explain.wait(TEXT, "map")
+    shown = explain.shown(TEXT, "map")
+    assert " ".join(word for word, _ in shown["words"]) == TEXT
 
 
 def test_colours_for_and_against_differ_for_colour_blind_eyes(visit: Callable[..., Visit], dog: Path) -> None:

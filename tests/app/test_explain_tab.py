@@ -262,4 +262,5 @@ def test_a_session_that_ends_leaves_another_with_the_same_picture_alone(visit: C
     explain = Explain(two.page)
     explain.give_text(TEXT)
     explain.run()
-    explain.wait(TEXT)
+    shown = explain.shown(TEXT)
+    assert " ".join(word for word, _ in shown["words"]) == TEXT

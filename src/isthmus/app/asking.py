@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from isthmus.app.page import Page
 from isthmus.app.samples import sample, strip
 from isthmus.app.sentences import told
 from isthmus.app.uploads import LIMITS
-from isthmus.app.work import Visit
+from isthmus.app.work import CancelledError, Visit
 from isthmus.errors import InputError
 from isthmus.methods import METHODS
 
@@ -162,6 +162,24 @@ def worked(
     for passes, seconds in work.ticks():
         yield row(progress(name(), passes, seconds))
     return work.result()
+
+
+def answered(
+    page: Page,
+    visit: Visit,
+    function: Callable[[Callable[[int], None]], T],
+    show: Callable[[T], list[Any]],
+    what: str,
+) -> Iterator[list[Any]]:
+    """Run work for a visitor: three outputs that stay until `show` fills them, the line on how far it is, Cancel."""
+    gr = page.gradio
+    still, ended = [gr.skip()] * 3, gr.update(interactive=False)
+    try:
+        found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what)
+    except CancelledError:
+        yield [*still, "<p role='status'>Cancelled.</p>", ended]
+    else:
+        yield [*show(found), "", ended]
 
 
 def progress(what: str, passes: int, seconds: float) -> str:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isthmus.app.asking import WORK, buttons_of, picture_of, samples_of, settings_of, status_of, text_of, there, worked
+from isthmus.app.asking import (
+    WORK,
+    answered,
+    buttons_of,
+    picture_of,
+    samples_of,
+    settings_of,
+    status_of,
+    text_of,
+    there,
+)
 from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question
 from isthmus.app.saving import Shown, save_row
@@ -14,7 +24,7 @@ from isthmus.app.snippets import Asked
 from isthmus.app.uploads import LIMITS, clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
-from isthmus.app.work import CancelledError, Visit
+from isthmus.app.work import Visit
 from isthmus.drawing.compared_words import cost, meaning_of_agreement
 from isthmus.drawing.scale import region_scale, word_scale
 from isthmus.encoders.counting import watched
@@ -65,22 +75,16 @@ def tab(page: Page) -> None:
 
 
 def _comparer(page: Page) -> Any:
-    gr = page.gradio
-
     def compare(picture: Any, text: str, methods: Any, model: str, visit: Visit) -> Iterator[Any]:
         question = Question(page.models.get(model).name, there(picture), clean_text(text))
-        names, still = chosen_of(methods), [gr.skip()] * 3
-
-        def row(line: str) -> list[Any]:
-            return [*still, line, gr.update(interactive=True)]
-
-        what = f"Comparing {len(names)} methods"
-        try:
-            found = yield from worked(visit, lambda watch: compared_by(page, question, names, watch), row, what)
-        except CancelledError:
-            yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
-            return
-        yield [cards_of(question, found), shown_of(question, found), _said(found), "", gr.update(interactive=False)]
+        names = chosen_of(methods)
+        yield from answered(
+            page,
+            visit,
+            lambda watch: compared_by(page, question, names, watch),
+            lambda found: [cards_of(question, found), shown_of(question, found), _said(found)],
+            f"Comparing {len(names)} methods",
+        )
 
     return compare
 

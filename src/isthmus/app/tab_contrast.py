@@ -7,6 +7,7 @@ from typing import Any
 
 from isthmus.app.asking import (
     WORK,
+    answered,
     buttons_of,
     options_of,
     picture_of,
@@ -15,7 +16,6 @@ from isthmus.app.asking import (
     status_of,
     text_of,
     there,
-    worked,
 )
 from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question, ask
@@ -25,7 +25,7 @@ from isthmus.app.snippets import Asked
 from isthmus.app.uploads import clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
-from isthmus.app.work import CancelledError, Visit
+from isthmus.app.work import Visit
 
 _HINT = "Give two texts, and see which regions make the model prefer the first to the second."
 
@@ -57,8 +57,6 @@ def tab(page: Page) -> None:
 
 
 def _contraster(page: Page) -> Any:
-    gr = page.gradio
-
     def contrast(
         picture: Any,
         text: str,
@@ -76,19 +74,13 @@ def _contraster(page: Page) -> Any:
             method,
             options_of(method, layer, steps),
         )
-        still = [gr.skip()] * 3
-
-        def row(line: str) -> list[Any]:
-            return [*still, line, gr.update(interactive=True)]
-
-        try:
-            answers = yield from worked(
-                visit, lambda watch: [ask(page.models, one, watch=watch) for one in questions], row, "Explaining"
-            )
-        except CancelledError:
-            yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
-            return
-        yield [*views_of(answers), shown_of(answers), "", gr.update(interactive=False)]
+        yield from answered(
+            page,
+            visit,
+            lambda watch: [ask(page.models, one, watch=watch) for one in questions],
+            lambda answers: [*views_of(answers), shown_of(answers)],
+            "Explaining",
+        )
 
     return contrast
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from isthmus.app.asking import (
     WORK,
+    answered,
     buttons_of,
     options_of,
     picture_of,
@@ -16,7 +17,6 @@ from isthmus.app.asking import (
     status_of,
     text_of,
     there,
-    worked,
 )
 from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question
@@ -26,7 +26,7 @@ from isthmus.app.snippets import Asked
 from isthmus.app.uploads import LIMITS, clean_lines
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
-from isthmus.app.work import CancelledError, Visit
+from isthmus.app.work import Visit
 from isthmus.encoders.counting import watched
 from isthmus.explanation import Explanation
 
@@ -60,25 +60,18 @@ def tab(page: Page) -> None:
 
 
 def _ranker(page: Page) -> Any:
-    gr = page.gradio
-
     def rank(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
     ) -> Iterator[Any]:
         prompts, options = clean_lines(text), options_of(method, layer, steps)
         question = Question(page.models.get(model).name, there(picture), prompts[0], None, method, options)
-        still = [gr.skip()] * 3
-
-        def row(line: str) -> list[Any]:
-            return [*still, line, gr.update(interactive=True)]
-
-        what = f"Explaining {len(prompts)} prompts"
-        try:
-            found = yield from worked(visit, lambda watch: explained(page, question, prompts, watch), row, what)
-        except CancelledError:
-            yield [*still, "<p>Cancelled.</p>", gr.update(interactive=False)]
-            return
-        yield [ranked_of(question, found), shown_of(question, found), _said(found), "", gr.update(interactive=False)]
+        yield from answered(
+            page,
+            visit,
+            lambda watch: explained(page, question, prompts, watch),
+            lambda found: [ranked_of(question, found), shown_of(question, found), _said(found)],
+            f"Explaining {len(prompts)} prompts",
+        )
 
     return rank
 
