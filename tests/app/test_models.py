@@ -73,16 +73,60 @@ def test_who_has_a_model_for_long_lends_it(mini: Any) -> None:
         with served.used():
             order.append("other")
 
-    with served.used():
+    with served.used(long=True):
         thread = threading.Thread(target=wait)
         thread.start()
-        time.sleep(0.05)
+        _until(served, 1)
         order.append("first")
-        for _ in range(100):
-            served.lend()
+        served.lend()
         order.append("first again")
     thread.join()
     assert order == ["first", "other", "first again"]
+
+
+def test_turns_are_in_order_and_long_ones_come_last(mini: Any) -> None:
+    served, order = Served(mini), []
+
+    def wait(name: str, long: bool) -> None:
+        with served.used(long=long):
+            order.append(name)
+
+    threads = []
+    with served.used(long=True):
+        for place, (name, long) in enumerate([("c", True), ("a", False), ("d", True), ("b", False)], 1):
+            threads.append(threading.Thread(target=wait, args=(name, long)))
+            threads[-1].start()
+            _until(served, place)
+        served.lend()
+        assert order == ["a", "b"], "a long one does not give way to another that is long"
+    for thread in threads:
+        thread.join()
+    assert order == ["a", "b", "c", "d"]
+
+
+def test_nobody_gives_way_to_who_comes_later(mini: Any) -> None:
+    served, order = Served(mini), []
+
+    def wait() -> None:
+        with served.used():
+            order.append("later")
+
+    with served.used():
+        thread = threading.Thread(target=wait)
+        thread.start()
+        _until(served, 1)
+        served.lend()
+        order.append("first")
+    thread.join()
+    assert order == ["first", "later"]
+
+
+def _until(served: Served, waiting: int) -> None:
+    """Wait until so many wait."""
+    end = time.monotonic() + 30
+    while len(served._turns._waiting) < waiting:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_who_waits_can_give_up(mini: Any) -> None:

@@ -23,7 +23,7 @@ MOST_STEPS = 40
 WORK = {
     "show_progress": "hidden",
     "concurrency_id": "model",
-    "concurrency_limit": 4,
+    "concurrency_limit": 24,  # of Gradio's 40 threads: they take turns at the model, so most of them only wait
     "api_visibility": "private",
 }
 QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}

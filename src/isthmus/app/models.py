@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from isthmus.app.turns import Turns
 from isthmus.encoders.dual import DualEncoder
 from isthmus.errors import OptionError
-
-_PATIENCE, _MOMENT = 0.2, 0.005  # seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model of the page, and the lock of who uses it: a tower is cut in place, by one at a time."""
+    """A model of the page, and the turns of those who use it: a tower is cut in place, by one at a time."""
 
     encoder: DualEncoder
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _turns: Turns = field(default_factory=Turns, repr=False)
 
     @property
     def name(self) -> str:
@@ -28,23 +25,14 @@ class Served:
         return self.encoder.name
 
     @contextmanager
-    def used(self, watch: Callable[[int], None] | None = None) -> Iterator[DualEncoder]:
-        """The model, for as long as the `with` lasts; `watch` is asked while it waits, and may raise to give up."""
-        while not self._lock.acquire(timeout=_PATIENCE):
-            if watch is not None:
-                watch(0)
-        try:
+    def used(self, watch: Callable[[int], None] | None = None, *, long: bool = False) -> Iterator[DualEncoder]:
+        """The model, for as long as the `with` lasts; see `Turns.taken`."""
+        with self._turns.taken(long=long, watch=watch):
             yield self.encoder
-        finally:
-            self._lock.release()
 
     def lend(self) -> None:
-        """Let those who wait use the model, and take it back; to be called by who has it, while it is whole."""
-        self._lock.release()
-        try:
-            time.sleep(_MOMENT)
-        finally:
-            self._lock.acquire()
+        """Let those use the model who go before; to be called by who has it, while it is whole."""
+        self._turns.lend()
 
 
 class Models:
@@ -66,8 +54,8 @@ class Models:
         """
         from isthmus.explainer import load
 
-        lock = threading.Lock()  # one for all: what computes one model may change how torch computes another
-        return cls([Served(load(name, **options), lock) for name in dict.fromkeys(names)])
+        turns = Turns()  # one for all: what computes one model may change how torch computes another
+        return cls([Served(load(name, **options), turns) for name in dict.fromkeys(names)])
 
     @property
     def names(self) -> tuple[str, ...]:

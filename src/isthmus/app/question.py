@@ -67,7 +67,14 @@ class Answer:
 Watch = Callable[[int], None]
 
 
-def ask(models: Models, question: Question, *, watch: Watch | None = None, store: Shared | None = None) -> Answer:
+def ask(
+    models: Models,
+    question: Question,
+    *,
+    watch: Watch | None = None,
+    store: Shared | None = None,
+    long: bool = False,
+) -> Answer:
     """Explain a question's picture and text, without the joint map.
 
     Args:
@@ -75,12 +82,13 @@ def ask(models: Models, question: Question, *, watch: Watch | None = None, store
         question: what is asked.
         watch: told the number of inputs of every run of the model; may raise to end the work.
         store: a visitor's own, where what a question has in common with the former ones is found again.
+        long: let other questions go first, as one of many should.
 
     Raises:
         InputError, OptionError, ModelError: as `isthmus.explain`.
     """
     began = time.perf_counter()
-    found = _explained(models, question, watch, store)
+    found = _explained(models, question, watch, store, long=long)
     return Answer(question, found, time.perf_counter() - began)
 
 
@@ -88,7 +96,7 @@ def ask_joint(models: Models, answer: Answer, *, watch: Watch | None = None, sto
     """The answer with its joint map, which is what `isthmus.explain(..., joint=True)` gives; see `ask`."""
     began = time.perf_counter()
     # The text's own map is the cheap one to make again beside it.
-    found = _explained(models, answer.question, watch, store, joint=True, sides="text")
+    found = _explained(models, answer.question, watch, store, long=True, joint=True, sides="text")
     with_joint = replace(answer.explanation, joint=found.joint)
     return replace(answer, explanation=with_joint, joint_seconds=time.perf_counter() - began)
 
@@ -107,12 +115,12 @@ def similarity(models: Models, model: str | None, picture: Image.Image, text: st
 
 
 def _explained(
-    models: Models, question: Question, watch: Watch | None, store: Shared | None, **more: Any
+    models: Models, question: Question, watch: Watch | None, store: Shared | None, *, long: bool = False, **more: Any
 ) -> Explanation:
     from isthmus.explainer import explain
 
     served = models.get(question.model)
-    with served.used(watch) as encoder, watched(watch or _unwatched, served.lend), sharing(store):
+    with served.used(watch, long=long) as encoder, watched(watch or _unwatched, served.lend), sharing(store):
         found = explain(
             encoder,
             question.picture,

@@ -103,11 +103,14 @@ def compared_by(page: Page, question: Question, names: Sequence[str], watch: Any
     """What the methods say; one that refuses has a row with its sentence."""
     from isthmus.comparison import compare
 
+    served = page.models.get(question.model)
+
     def progress(done: int, total: int) -> None:
         del done, total
         watch(0)  # between two methods, of which some have no pass of their own
+        served.lend()
 
-    with page.models.get(question.model).used() as encoder, watched(watch):
+    with served.used(watch, long=True) as encoder, watched(watch, served.lend):
         return compare(encoder, question.picture, question.text, methods=names, progress=progress)
 
 

@@ -119,10 +119,10 @@ def _connect(page: Page, parts: _Parts) -> None:
         [parts.picture, parts.text, settings.model],
         parts.live,
         trigger_mode="always_last",
-        **(WORK | {"concurrency_id": "live"}),
+        **(WORK | {"concurrency_id": "live", "concurrency_limit": 4}),
     )
     settings.model.change(told(_deepest(page)), [settings.model, settings.layer], settings.layer, **QUICK)
-    moving = WORK | {"concurrency_id": "history"}
+    moving = WORK | {"concurrency_id": "history", "concurrency_limit": 2}
     restored = [*parts.results, parts.text, parts.picture, *settings.inputs]
     for button, by in ((parts.undo, -1), (parts.redo, 1)):
         button.click(told(_mover(page, by)), [parts.visit], restored, **moving)

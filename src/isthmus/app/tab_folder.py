@@ -124,7 +124,7 @@ def _add_all(page: Page, gallery: Gallery, uploads: Sequence[Upload], watch: Cal
     for upload in uploads:
         watch(0)  # a picture that cannot be used has no pass
         try:
-            gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch))
+            gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch, long=True))
         except CancelledError:
             raise
         except IsthmusError as error:

@@ -80,13 +80,15 @@ def explained(page: Page, question: Question, prompts: Sequence[str], watch: Any
     """Each prompt's explanation, in one call; the picture is read once."""
     from isthmus.explainer import explain
 
-    with page.models.get(question.model).used() as encoder, watched(watch):
+    served = page.models.get(question.model)
+    with served.used(watch, long=True) as encoder, watched(watch, served.lend):
         found = explain(
             encoder,
             question.picture,
             list(prompts),
             method=question.method,
             batch_size=_BATCH,
+            progress=lambda *_: served.lend(),
             **question.options,
         )
     assert isinstance(found, list)
