@@ -71,6 +71,12 @@ def launch(
     except OSError as error:
         where = f"{host}, port {port or 'from 7860'}"
         raise OptionError(f"The page cannot listen on {where}: choose another --port.") from error
+    except ValueError as error:  # Gradio asks its own page whether it is there
+        blocks.close()
+        raise OptionError(
+            f"The page on {host} does not answer this machine: it may be busy, so try again, or have a proxy that takes "
+            f"local requests, so set NO_PROXY={LOOPBACK},localhost."
+        ) from error
     if block:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted then, too
         print(f"Isthmus is at {blocks.local_url} (Ctrl+C ends it).", flush=True)

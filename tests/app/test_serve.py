@@ -1,0 +1,72 @@
+"""How the page begins and ends: what it says where it cannot, and that nobody's picture stays behind."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.bad_pictures import Bad, drawn
+from app.client import Client
+from app.server import Server, running
+from isthmus.errors import OptionError
+
+gradio = pytest.importorskip("gradio", reason="needs gradio: pip install 'isthmus[app]'")
+
+
+@pytest.fixture
+def models(mini: Any) -> Any:
+    from isthmus.app.models import Models, Served
+
+    return Models([Served(mini)])
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """What a launch writes into the environment is taken back, and its folder lies in the test's own."""
+    import tempfile
+
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    yield
+
+
+def test_a_port_that_is_taken_is_said(models: Any) -> None:
+    from isthmus.app.serve import launch
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(OptionError, match=r"cannot listen on 127\.0\.0\.1, port \d+: choose another --port\.$"):
+            launch(models, port=other.getsockname()[1], block=False)
+
+
+def test_a_page_that_does_not_answer_itself_is_said(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from isthmus.app.serve import launch
+
+    def busy(*_: Any, **__: Any) -> None:
+        raise ValueError("When localhost is not accessible, a shareable link must be created.")
+
+    monkeypatch.setattr(gradio.Blocks, "launch", busy)
+    with pytest.raises(OptionError, match="does not answer this machine"):
+        launch(models, block=False)
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
+def test_an_ended_server_leaves_no_upload_behind(tmp_path: Path, by: signal.Signals) -> None:
+    with running(tmp_path) as server:
+        _, (path, *_) = Client(server.url).upload(Bad("good", "good.png", drawn()))
+        assert Path(path).is_file()
+        server.process.send_signal(by)
+        assert server.process.wait(60) == 0, server.said
+    assert not _left(server), "an upload, or its folder, was left"
+    assert "Traceback" not in server.said
+
+
+def _left(server: Server) -> list[Path]:
+    return [path for path in (server.folder / "tmpdir").rglob("*") if path.name.startswith("isthmus-app-")]
