@@ -51,15 +51,15 @@ imports: $(VENV)/dev.stamp
 	@echo "==> Directions of imports (import-linter)"
 	@$(BIN)/lint-imports
 
-# Chromium and axe-core, where they are missing and can be installed; without them some tests skip.
+# Chromium and axe-core, where they are missing and can be installed; where not, the tests that need them skip.
 browser: $(VENV)/dev.stamp
 	@.ci/browser
 
 app-test: browser
 	@echo "==> The web app by a real browser (pytest)"
-	@ISTHMUS_BROWSER=require HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app -n 1
+	@ISTHMUS_BROWSER=require HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/app -n 2
 
-unit: $(VENV)/dev.stamp
+unit: browser
 	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
 	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
 

@@ -19,16 +19,6 @@ from conftest import ROOT
 WITHIN = 120_000  # milliseconds that one step may take on a busy machine
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the running page are asked for; what a browser does may come late, so each has two more tries."""
-    asked = "ISTHMUS_BROWSER" in os.environ
-    for item in items:
-        if {"server", "browser", "visit", "stay"} & {*getattr(item, "fixturenames", ())}:
-            item.add_marker(pytest.mark.flaky(reruns=2))
-            if not asked:
-                item.add_marker(pytest.mark.skip(reason="not steady on a busy machine yet: make app-test runs it"))
-
-
 def _needs(library: str) -> None:
     try:
         __import__(library)

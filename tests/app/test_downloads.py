@@ -56,6 +56,6 @@ def test_copies_are_in_the_clipboard(visit: Callable[..., Visit], dog: Path) -> 
         copied = one.page.evaluate("() => navigator.clipboard.readText()")
         assert TEXT in copied
         one.page.wait_for_function(
-            "line => document.querySelector('#explain-code').innerText.includes(line)",
+            "line => document.querySelector('#explain-code')?.innerText.includes(line)",
             arg=copied.strip().splitlines()[0],
         )

@@ -74,8 +74,8 @@ def launch(
     except ValueError as error:  # Gradio asks its own page whether it is there
         blocks.close()
         raise OptionError(
-            f"The page on {host} does not answer this machine: it may be busy, so try again, or have a proxy that takes "
-            f"local requests, so set NO_PROXY={LOOPBACK},localhost."
+            f"The page on {host} does not answer this machine: try again if it is busy, or set "
+            f"NO_PROXY={LOOPBACK},localhost if it has a proxy."
         ) from error
     if block:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that uploads are deleted then, too
