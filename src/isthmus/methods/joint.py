@@ -15,6 +15,9 @@ from isthmus.encoders.tower import Inputs, Tower
 from isthmus.methods.products import PositionProducts, position_products
 from isthmus.methods.vectors import position_vectors, shareable
 
+# What a forward-mode product takes, in backward ones: its attention is not fused, and it runs the state's value too.
+_FORWARD = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Half:
@@ -67,7 +70,7 @@ def joint_nib(image: Half, text: Half, **options: Any) -> Interaction:
 
     all divided by `|w| |u|`: it explains the cosine with both lengths held fixed. The sum misses the cosine by the
     quadrature's error alone. The vectors of one side are enough: what the other brings along each of them are
-    `position_products`. The way of the fewest passes is taken, and all ways give the same up to rounding.
+    `position_products`. The cheapest way is taken, and all ways give the same up to rounding.
 
     Args:
         image, text: the two sides.
@@ -102,7 +105,7 @@ def _along(half: Half, directions: Tensor, options: Mapping[str, Any], *, both: 
 
 
 def _plan(image: Half, text: Half, options: Mapping[str, Any]) -> tuple[Half, Half, bool]:
-    """The side that is taken apart, the other, and whether that is too: the way of the fewest passes.
+    """The side that is taken apart, the other, and whether that is too: the cheapest way.
 
     It depends on the batch alone, not on what the call knows already: the same call gives the same bits.
     """
@@ -113,7 +116,7 @@ def _plan(image: Half, text: Half, options: Mapping[str, Any]) -> tuple[Half, Ha
         nodes = steps if isinstance(steps, int) else 10
         shared = shareable(steps, own.get("closed", "mean"))
         inputs = distinct(half.inputs, watched=half.tower.model) if shared else len(half.layouts)
-        apart[half.tower.side] = nodes * inputs * half.positions
+        apart[half.tower.side] = _FORWARD * nodes * inputs * half.positions
         back[half.tower.side] = nodes * len(half.layouts) * (other.positions + 2)
     ways = {
         (text, image, False): apart["text"] + back["image"],
