@@ -1,4 +1,4 @@
-"""What the page answers is what `isthmus.explain` gives, and an edit of the text costs the text alone."""
+"""What the page answers is what `isthmus.explain` gives, and an edit of the text costs little."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_against_explains_the_contrast_and_has_no_joint_map(models: Models, mini
     assert not Question("mini", dog, "a dog", method="gradcam").joint
 
 
-def test_an_edit_runs_the_picture_no_more_and_changes_no_number(models: Models, dog: Image.Image) -> None:
+def test_an_edit_runs_few_passes_and_changes_no_number(models: Models, dog: Image.Image) -> None:
     store, runs = Shared(), []
     former = ask_joint(models, ask(models, Question("mini", dog, "a dog", options=STEPS), store=store), store=store)
     edited = ask(models, Question("mini", dog, "a cat", options=STEPS), store=store)
@@ -72,7 +72,7 @@ def test_an_edit_runs_the_picture_no_more_and_changes_no_number(models: Models, 
     assert joint_of(again) == joint_of(alone)
     assert joint_of(again) != joint_of(former)
     patches = len(joint_of(alone).patches)
-    assert sum(runs) < patches  # the picture alone would take as many
+    assert sum(runs) < patches  # as many as the whole vectors of the picture would take
 
 
 def test_watching_can_end_the_work_and_the_model_is_free_again(models: Models, dog: Image.Image) -> None:

@@ -41,6 +41,7 @@ def uncounted() -> Iterator[None]:
 def watched(watch: Callable[[int], None], rest: Callable[[], None] | None = None) -> Iterator[None]:
     """Within it `watch` is told of every run forward by its number of inputs, and may raise to end the work.
 
+    It is told of 0 inputs where long work could end between two of them.
     `rest` is called where long work leaves the model as it was for a moment, so that others may use it.
     """
     tokens = _WATCHING.set(watch), _RESTING.set(rest)
@@ -53,6 +54,9 @@ def watched(watch: Callable[[int], None], rest: Callable[[], None] | None = None
 
 def rested() -> None:
     """Between two chunks of long work, where nothing of the model is changed: see `watched`."""
+    watch = _WATCHING.get()
+    if watch is not None:
+        watch(0)
     rest = _RESTING.get()
     if rest is not None:
         rest()

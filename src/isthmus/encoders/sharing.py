@@ -156,6 +156,14 @@ def run_once(
     return _together([known[key] for key in keys])
 
 
+def distinct(inputs: Mapping[str, Any], *, watched: nn.Module) -> int:
+    """How many inputs of a batch `run_once` would run where it knows none of them."""
+    shared = _RUNNING.get()
+    if shared is None or has_hooks(watched) or not _told_by_rows(inputs):
+        return max((len(value) for value in inputs.values() if isinstance(value, Tensor) and value.ndim), default=1)
+    return len(set(shared.digests(inputs)))
+
+
 def known_once(kind: Callable[[], Hashable], inputs: Mapping[str, Any], *, watched: nn.Module) -> States | None:
     """What `run_once` gave for these inputs already; None where that is not known of every row."""
     shared = _RUNNING.get()

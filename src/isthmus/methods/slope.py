@@ -47,15 +47,14 @@ def slope(
     Returns:
         The gradients by each; rows that overflow in half precision are taken again, unscaled.
     """
-    half = split.embedding.dtype == torch.float16
     gradients: list[Tensor] = []
-    for scale in (_HALF_SCALE, 1.0) if half else (1.0,):
+    for scale in scales_of(split.embedding.dtype):
         state = state.detach().requires_grad_(True)
         with torch.enable_grad():
             score = score_of(split, state, rows, target, narrow=narrow)
             found = torch.autograd.grad(score.sum() * scale, wanted(state))
         scaled = [part.to(accumulator(part.dtype)) / scale for part in found]
-        gradients = [_mended(old, new) for old, new in zip(gradients, scaled, strict=True)] if gradients else scaled
+        gradients = [mended(old, new) for old, new in zip(gradients, scaled, strict=True)] if gradients else scaled
         if all(bool(torch.isfinite(part).all()) for part in gradients):
             break
     return gradients, score.detach()
@@ -112,6 +111,12 @@ def as_state(positions: Tensor, split: Split) -> Tensor:
     return positions.transpose(1, 2).reshape(len(positions), *split.hidden.shape[1:])
 
 
-def _mended(old: Tensor, new: Tensor) -> Tensor:
+def scales_of(dtype: torch.dtype) -> tuple[float, ...]:
+    """By what a score is multiplied before it is run back, in turn, until no gradient overflows."""
+    return (_HALF_SCALE, 1.0) if dtype == torch.float16 else (1.0,)
+
+
+def mended(old: Tensor, new: Tensor) -> Tensor:
+    """Rows of `old` `(N, ...)`; those of `new` where they are not finite."""
     good = torch.isfinite(old).flatten(1).all(1)
     return torch.where(good.view(-1, *[1] * (old.ndim - 1)), old, new)

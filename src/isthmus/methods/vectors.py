@@ -16,21 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from isthmus.encoders.counting import count_shared, rested
 from isthmus.encoders.memory import in_chunks, rows_at_once
 from isthmus.encoders.sharing import States
-from isthmus.encoders.split import Split
-from isthmus.encoders.tower import Inputs, Tower, accumulator
-from isthmus.errors import ModelError, OptionError
-from isthmus.methods.checks import probability, whole
-from isthmus.methods.closed import closed_state
-from isthmus.quadrature import nodes_and_weights
-
-_FIRST = 5  # nodes from which steps="auto" doubles
+from isthmus.encoders.tower import Inputs, Tower
+from isthmus.methods.checks import whole
+from isthmus.methods.opening import Opening
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +71,7 @@ def position_vectors(
         rule: one of `isthmus.quadrature.RULES`; the default, "gauss-legendre", is the best of them for the closed
             states "mean" and "floor" (docs/completeness.md).
         steps: nodes of the integral; each costs T forward-mode products. "auto" doubles them from 5 until the delta
-            of every input is under `tolerance`, or there would be more than `limit`.
+            of every input is under `tolerance`, or there would be more than `limit`; to know costs one product a node.
         tolerance, limit: see `steps`.
         memory: budget in bytes.
 
@@ -86,106 +79,66 @@ def position_vectors(
         OptionError: an option out of its range.
         ModelError: the tower's states are no sequences of positions.
     """
-    if steps != "auto" and not isinstance(closed, Tensor):
-        return _once(tower, inputs, (layer, whole("steps", steps, 1), rule, closed, floor, memory))
-    split = tower.split(inputs, layer)
-    closing, used = _closing(split, closed, floor, rule)
-    shut, opened = _ends(split, closing, memory)
+    given: dict[str, Any] = {"layer": layer, "rule": rule, "closed": closed, "floor": floor, "memory": memory}
+    if shareable(steps, closed):
+        return _once(tower, inputs, whole("steps", steps, 1), given)
+    opening = Opening.of(tower, inputs, **given)
+    ends = opening.ends()
+    nodes, told = resolved(opening, ends, steps, tolerance, limit)
+    return PositionVectors(_integrated(opening, nodes), *ends, told)
+
+
+def shareable(steps: int | str, closed: str | Tensor) -> bool:
+    """Whether an input has the same vectors whatever inputs stand beside it, so that a call makes them once."""
+    return steps != "auto" and not isinstance(closed, Tensor)
+
+
+def resolved(
+    opening: Opening, ends: tuple[Tensor, Tensor], steps: int | str, tolerance: float, limit: int
+) -> tuple[int, dict[str, Any]]:
+    """How many nodes there are, and options as resolved."""
     if steps != "auto":
-        vectors = _integrated(split, closing, rule, whole("steps", steps, 1), memory)
-        return PositionVectors(vectors, shut, opened, {**used, "steps": steps})
-    probability("tolerance", tolerance)
-    nodes = _FIRST
-    if whole("limit", limit, 1) < _FIRST:
-        raise OptionError(f"limit must be at least {_FIRST} nodes, not {limit}.")
-    while True:
-        vectors = _integrated(split, closing, rule, nodes, memory)
-        found = PositionVectors(vectors, shut, opened, {**used, "steps": nodes, "tolerance": tolerance, "limit": limit})
-        if bool((found.delta <= tolerance).all()) or 2 * nodes > limit:
-            return found
-        nodes *= 2
+        nodes = whole("steps", steps, 1)
+        return nodes, {**opening.used, "steps": nodes}
+    nodes = opening.enough(ends, tolerance, limit)
+    return nodes, {**opening.used, "steps": nodes, "tolerance": tolerance, "limit": limit}
 
 
-def _once(tower: Tower, inputs: Inputs, options: tuple[Any, ...]) -> PositionVectors:
+def _once(tower: Tower, inputs: Inputs, steps: int, given: dict[str, Any]) -> PositionVectors:
     """By a fixed rule, once in a call for each input: a picture beside another text has the same vectors."""
-    layer, steps, rule, closed, floor, memory = options
     made = 0
 
     def run(inputs: Inputs) -> States:
         nonlocal made
-        split = tower.split(inputs, layer)
-        closing, used = _closing(split, closed, floor, rule)
-        made = len(closing)
-        vectors = _integrated(split, closing, rule, steps, memory)
-        return vectors, *_ends(split, closing, memory), {**used, "steps": steps}
+        opening = Opening.of(tower, inputs, **given)
+        made = len(opening.closing)
+        return _integrated(opening, steps), *opening.ends(), {**opening.used, "steps": steps}
 
-    vectors, shut, opened, used = tower.once(("position vectors", options), dict(inputs), run)
+    kind = "position vectors", steps, *given.values()
+    vectors, shut, opened, used = tower.once(kind, dict(inputs), run)
     # Each known one is counted as one pass already; a pair would need them all.
     count_shared((len(vectors) - made) * (steps * vectors.shape[1] + 2))
     return PositionVectors(vectors, shut, opened, dict(used))
 
 
-def _closing(split: Split, closed: str | Tensor, floor: float | None, rule: str) -> tuple[Tensor, dict[str, Any]]:
-    """The closed state, and options as resolved."""
-    if len(split.shape) != 2:
-        raise ModelError("Joint and prompt-free maps need a tower of tokens: this one is convolutional.")
-    closing, used = closed_state(split, closed, floor)
-    return closing, {"layer": split.layer, **used, "rule": rule}
-
-
-def _ends(split: Split, closing: Tensor, memory: int | None) -> tuple[Tensor, Tensor]:
-    """`(B, D)` embeddings of the closed state and of the features as they are."""
-    with torch.no_grad():
-        shut, opened = (_embedded(split, state, memory) for state in (closing, split.hidden))
-    return shut, opened
-
-
-def _embedded(split: Split, states: Tensor, memory: int | None) -> Tensor:
-    """`(B, D)` embeddings of one state for each input."""
-    dtype = accumulator(split.embedding.dtype)
-    found = torch.empty(len(states), split.embedding.shape[1], device=states.device, dtype=dtype)
-
-    def run(part: slice) -> None:
-        rows = torch.arange(part.start, part.stop, device=states.device)
-        found[part] = split.resume(states[part].to(split.hidden.dtype), rows).to(dtype)
-
-    in_chunks(run, len(states), rows_at_once(split, memory))
-    return found
-
-
-def _integrated(split: Split, closing: Tensor, rule: str, steps: int, memory: int | None) -> Tensor:
+def _integrated(opening: Opening, steps: int) -> Tensor:
     """`(B, T, D)` by a fixed rule: at each node one forward-mode product for each position."""
+    split = opening.split
     batch, positions, _ = split.hidden.shape
-    nodes, weights = nodes_and_weights(rule, steps)
-    device = split.hidden.device
-    found = torch.zeros(batch * positions, split.embedding.shape[1], device=device, dtype=closing.dtype)
-    nodes, weights = nodes.to(device, closing.dtype), weights.to(device, closing.dtype)
-    which = torch.arange(batch * positions, device=device)
+    nodes, weights = opening.nodes(steps)
+    found = opening.closing.new_zeros(batch * positions, split.embedding.shape[1])
+    each = torch.arange(len(found), device=found.device)
 
     def run(part: slice) -> None:
         rested()
-        number = torch.arange(part.start, part.stop, device=device)
-        node, place = number // len(which), number % len(which)
+        number = torch.arange(part.start, part.stop, device=found.device)
+        node, place = number // len(each), number % len(each)
         rows, position = place // positions, place % positions
-        change = split.hidden[rows].to(closing.dtype) - closing[rows]
-        state = closing[rows] + nodes[node][:, None, None] * change
-        only = torch.zeros_like(change)
-        only[torch.arange(len(rows)), position] = change[torch.arange(len(rows)), position]
-        found.index_add_(0, place, weights[node][:, None] * _product(split, state, only, rows).to(closing.dtype))
+        state, change = opening.at(nodes[node], rows)
+        only, own = torch.zeros_like(change), torch.arange(len(rows), device=found.device)
+        only[own, position] = change[own, position]
+        found.index_add_(0, place, weights[node][:, None] * opening.product(state, only, rows))
 
     with torch.no_grad():
-        in_chunks(run, steps * len(which), rows_at_once(split, memory))
+        in_chunks(run, steps * len(each), rows_at_once(split, opening.memory))
     return found.view(batch, positions, -1)
-
-
-def _product(split: Split, states: Tensor, tangents: Tensor, rows: Tensor) -> Tensor:
-    """`(N, D)` Jacobians of the rest of the tower at states `(N, T, d)`, times tangents of the same shape."""
-    dtype = split.hidden.dtype
-    # The fused kernels of attention have no forward-mode derivative; this one computes the same by plain products.
-    with forward.dual_level(), sdpa_kernel(SDPBackend.MATH):
-        dual = forward.make_dual(states.to(dtype), tangents.to(dtype))  # type: ignore[no-untyped-call]
-        found = split.resume(dual, rows)
-        tangent: Tensor | None = forward.unpack_dual(found).tangent  # type: ignore[no-untyped-call]
-    if tangent is None:
-        raise ModelError(f"The {split.tower.side} tower's embedding does not depend on this layer: choose another.")
-    return tangent
