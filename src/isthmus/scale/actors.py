@@ -9,15 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import isthmus
 from isthmus.errors import IsthmusError
 from isthmus.extras import needed
-from isthmus.scale.job import Job, decoders_for
 from isthmus.scale.pieces import Piece, pieces
 from isthmus.scale.source import Shard
 from isthmus.scale.store import Store
+
+if TYPE_CHECKING:
+    from isthmus.scale.job import Job  # with torch, which a task that reads has no need of
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ class Explainer:
 
 def _worker(job: Job, store: Store) -> Any:
     """A `Worker` on what Ray keeps for this process: a GPU, where there is one that torch can use, or some cores."""
+    from isthmus.scale.job import decoders_for
     from isthmus.scale.worker import Worker
 
     ray, torch = needed("ray"), needed("torch")

@@ -87,13 +87,32 @@ def _connect(ray: Any, address: str) -> None:
     else:
         _answers(address)
     try:
-        ray.init(address=address, **options)
+        with _unheard():
+            ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise OptionError(_no_cluster(address, str(error))) from error
     with suppress(ImportError, AttributeError):  # what Ray tells of each death; it is tried again, and we say so
         worker = needed("ray._private.worker")
         if callable(worker.print_to_stdstream):
             worker.print_to_stdstream = _unsaid
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Without what Ray's own code, which is no Python, writes to the screen as it starts."""
+    try:
+        screen = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(screen, 2)
+        os.close(screen)
+        os.close(nothing)
 
 
 def _unsaid(*_: object, **__: object) -> None:

@@ -76,19 +76,21 @@ def parts(
         OptionError: no cluster is there, or it cannot do it.
         IsthmusError: what ended it, on whichever machine.
     """
+    left = _left(plan, store, size)
+    if not left:
+        return
     with connected(address) as ray:
         nodes = ray.nodes()
         rooms = _suited(kinds(nodes, cores=cores), job)
         check(ray, nodes)
         with _telling(ray):
             for _ in range(_ROUNDS):
+                yield from _round(ray, left, job, store, rooms)
                 left = _left(plan, store, size)
                 if not left:
                     return
-                yield from _round(ray, left, job, store, rooms)
-        if missing := _left(plan, store, size):
-            names = ", ".join(reading.shard.shown for reading in missing[:3])
-            raise IsthmusError(f"Parts of {len(missing)} shards ({names}) are missing: run the same command again.")
+    names = ", ".join(reading.shard.shown for reading in left[:3])
+    raise IsthmusError(f"Parts of {len(left)} shards ({names}) are missing: run the same command again.")
 
 
 def _suited(rooms: list[Kind], job: Job) -> list[Kind]:
