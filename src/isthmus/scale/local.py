@@ -10,48 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Empty, Full, Queue
-from typing import Protocol
 
 from isthmus.encoders.dual import DualEncoder
-from isthmus.errors import IsthmusError
 from isthmus.scale.job import Job
 from isthmus.scale.pieces import Piece, pieces
+from isthmus.scale.progress import Listener, Progress, within_budget
 from isthmus.scale.source import Plan
 from isthmus.scale.store import Store
 from isthmus.scale.worker import Done, Worker
 
 _AHEAD = 2  # pieces that are read, and that wait to be written
 _TICK = 0.2  # seconds after which a thread that waits looks whether the run is over
-
-
-class TooManyFailuresError(IsthmusError):
-    """The run was given a budget of failures, and there are more."""
-
-
-@dataclass
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        pairs: explained, or failed, in this run.
-        records: gone through, those that an earlier run did among them.
-        failures: of this run.
-        total: records in all, None where that is not known.
-        seconds: since the first piece was begun.
-    """
-
-    pairs: int = 0
-    records: int = 0
-    failures: int = 0
-    total: int | None = None
-    seconds: float = 0.0
-
-
-class Listener(Protocol):
-    """Is told how far a run is."""
-
-    def __call__(self, progress: Progress, /) -> None:
-        """Called often, in the thread of the run."""
 
 
 @dataclass
@@ -170,29 +139,29 @@ def _explain(
     worker: Worker, threads: _Threads, plan: Plan, max_failures: int | None, listen: Listener | None
 ) -> Progress:
     progress, began = Progress(total=plan.records), time.monotonic()
-    explained = 0  # records of this run
+    before = at = size = records = 0  # pairs and records: of earlier pieces done, and of the one at work
 
     def tell(pairs: int = 0) -> None:
+        nonlocal at
         threads.check()
+        at += pairs
         progress.pairs += pairs
-        progress.records = threads.skipped + explained
+        progress.done = before + (records * at // size if size else 0)
+        progress.records = threads.skipped + progress.done
         progress.seconds = time.monotonic() - began
         if listen is not None:
             listen(progress)
 
     tell()
     for piece, following in _each(threads):
+        at, size, records = 0, piece.pairs, len(piece.items)
         done = worker.run(piece, following=following, progress=tell)
-        explained += done.records
+        before, at, size = before + records, 0, 0
         progress.failures += len(done.failures)
         while not threads.put(threads.written, (piece, done)):
             threads.check()
         tell()
-        if max_failures is not None and progress.failures > max_failures:
-            raise TooManyFailuresError(
-                f"Stopped: {progress.failures} failed, more than the {max_failures} that were allowed; "
-                "errors.parquet says what and why, and what is done is kept."
-            )
+        within_budget(progress, max_failures)
     tell()
     return progress
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,9 @@ from isthmus.encoders.dual import DualEncoder
 from isthmus.errors import IsthmusError, OptionError
 from isthmus.extras import needed
 from isthmus.scale.job import Job
-from isthmus.scale.local import Listener, Progress, run_local
+from isthmus.scale.local import run_local
 from isthmus.scale.pieces import PAIRS
+from isthmus.scale.progress import Listener, Progress, counted
 from isthmus.scale.source import Plan, plan
 from isthmus.scale.store import Store
 
@@ -196,21 +197,19 @@ class _Run:
         self, settings: Mapping[str, Any], overwrite: bool, address: str | None, ray_options: Mapping[str, Any]
     ) -> MapResult:
         needed("ray")
-        from isthmus.scale.ray import run_ray
+        from isthmus.scale.ray import parts
 
         self._prepare(settings, overwrite, "ray")
-        return self._watched(
-            lambda: run_ray(
-                self.plan,
-                self.job,
-                self.store,
-                piece_size=self.piece_size,
-                max_failures=self.max_failures,
-                listen=self.progress,
-                address=address,
-                **ray_options,
-            )
-        )
+        found = parts(self.plan, self.job, self.store, address=address, size=self.piece_size, **ray_options)
+        complete = self.store.done().complete()
+        before = sum(shard.records or 0 for shard in self.plan.shards if shard.number in complete)
+
+        def run() -> Progress:
+            total, limit, listen = self.plan.records, self.max_failures, self.progress
+            with closing(found):
+                return counted(found, total, before=before, max_failures=limit, listen=listen)
+
+        return self._watched(run)
 
     def _prepare(self, settings: Mapping[str, Any], overwrite: bool, engine: Engine) -> None:
         about = {
