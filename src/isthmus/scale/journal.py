@@ -72,7 +72,7 @@ class Journal:
         self._store.note(*self._place, told)
 
     def forget(self) -> None:
-        """Say that the piece is no longer at work, though it is not done: the process was interrupted, it did not die."""
+        """Say that the piece is no longer at work, though not done: its process was interrupted and lives."""
         if self._store is None:
             return
         with suppress(IsthmusError):

@@ -125,7 +125,7 @@ def _file_at(path: str) -> File:
     try:
         if not is_remote(path):
             found = Path(path).stat()
-            return File(path, found.st_size, str(found.st_mtime_ns))
+            return File(path, found.st_size, str(found.st_mtime))
         fs, inner = file_system(path)
         return _file(fs.info(inner), path)
     except FileNotFoundError as error:

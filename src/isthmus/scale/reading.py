@@ -182,15 +182,13 @@ def finder(folder: str, *, any_url: bool = False) -> Callable[[Any, Path], Any]:
             raise BadRecordError("It names no picture: give a path.")
         if not isinstance(value, str):
             raise BadRecordError(f"Its picture is of type {type(value).__name__}: give a path or an encoded picture.")
-        value = value.strip()
-        if "://" in value or is_url(value):
-            if any_url or (scheme is not None and value.startswith(f"{scheme}://")):
-                return value
+        path = value.strip()
+        if "://" in path or is_url(path):
+            if any_url or (scheme is not None and path.startswith(f"{scheme}://")):
+                return path
             raise BadRecordError("It names a URL, and URLs are not fetched: download the picture.")
-        value = value.replace("\\", "/")
-        if scheme is not None:
-            return f"{folder}/{value.removeprefix('./')}"
-        return existing(Path(folder) / value)
+        path = path.replace("\\", "/")
+        return f"{folder}/{path.removeprefix('./')}" if scheme is not None else existing(Path(folder) / path)
 
     return find
 
