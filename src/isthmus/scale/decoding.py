@@ -11,7 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,10 +22,12 @@ from PIL import Image
 
 from isthmus.datasets.records import Failure
 from isthmus.encoders.pictures import Picture
-from isthmus.errors import IsthmusError
-from isthmus.scale.opening import OPENER
+from isthmus.errors import InputError, IsthmusError
+from isthmus.scale.opening import OPENER, fetched
+from isthmus.scale.places import is_remote
 from isthmus.scale.raw import Raw
 
+_FETCHING = 32  # pictures that are fetched over a network at once
 _CHUNK = 4  # pictures that are asked for at once
 _PATIENCE = 300.0  # seconds for one such answer, before its process is ended
 _DEADLY = "Opening its picture ended the process that did it, twice: save it anew, or leave it out."
@@ -63,7 +65,7 @@ class _Child:
         finally:
             watch.cancel()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, tries: int = 3) -> subprocess.Popen[bytes]:
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from isthmus.scale.opening import serve; serve({self._opener!r})"
         )
@@ -81,6 +83,8 @@ class _Child:
             pickle.load(process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             self.end()
+            if tries > 1 and not self._over.is_set():  # it may have been killed
+                return self._start(tries - 1)
             raise IsthmusError(
                 "A process that opens pictures cannot be started: "
                 "see what python -c 'import isthmus.scale.opening' says."
@@ -129,6 +133,7 @@ class Decoder:
         self._children = [_Child(opener) for _ in range(max(1, workers))]
         for child in self._children:
             self._idle.put(child)
+        self._fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="isthmus-fetch")
 
     def __enter__(self) -> Decoder:
         """See the class."""
@@ -136,41 +141,54 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         """End the processes, whatever they are at."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._fetching, self._pool):
+            pool.shutdown(wait=False, cancel_futures=True)
         for child in self._children:
             child.close()
 
     def begin(self, raws: Sequence[Raw]) -> Coming:
         """Begin to open the pictures of some records; those of `Coming.result` are in the same order."""
+        far = {raw.picture for raw in raws if isinstance(raw.picture, str) and is_remote(raw.picture)}
+        coming = {url: self._fetching.submit(fetched, url) for url in far}
         parts = [raws[start : start + _CHUNK] for start in range(0, len(raws), _CHUNK)]
-        return Coming(tuple(self._pool.submit(self._opened, part) for part in parts))
+        return Coming(tuple(self._pool.submit(self._opened, part, coming) for part in parts))
 
     def decode(self, raws: Sequence[Raw]) -> list[Picture | Failure]:
         """The pictures of some records in their order, each upright in RGB, or why it cannot be opened."""
         return self.begin(raws).result()
 
-    def _opened(self, raws: Sequence[Raw]) -> list[Picture | Failure]:
+    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Picture | Failure]:
+        given: dict[int, bytes | str] = {}
+        found: dict[int, Picture | Failure] = {}
+        for place, raw in enumerate(raws):
+            try:
+                given[place] = coming[raw.picture].result() if raw.picture in coming else raw.picture  # type: ignore[index]
+            except InputError as error:
+                found[place] = Failure(raw.id, str(error))
         child = self._idle.get()
         try:
-            return _asked(child, raws)
+            answers = _asked(child, list(given.values()))
         finally:
             self._idle.put(child)
+        found |= {place: _found(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
+        return [found[place] for place in range(len(raws))]
 
 
-def _asked(child: _Child, raws: Sequence[Raw]) -> list[Picture | Failure]:
+def _asked(child: _Child, pictures: list[bytes | str]) -> list[Any]:
     """Ask a process, twice where it dies; then each half alone, until the one is found that it dies of."""
+    if not pictures:
+        return []
     for _ in range(2):
         with suppress(_DiedError):
-            answers = child.ask([raw.picture for raw in raws])
-            return [_found(raw, answer) for raw, answer in zip(raws, answers, strict=True)]
-    if len(raws) == 1:
-        return [Failure(raws[0].id, _DEADLY)]
-    middle = len(raws) // 2
-    return _asked(child, raws[:middle]) + _asked(child, raws[middle:])
+            return child.ask(pictures)
+    if len(pictures) == 1:
+        return [_DEADLY]
+    middle = len(pictures) // 2
+    return _asked(child, pictures[:middle]) + _asked(child, pictures[middle:])
 
 
 def _found(raw: Raw, answer: Any) -> Picture | Failure:
     if isinstance(answer, str):
         return Failure(raw.id, answer)
-    width, height, pixels, source = answer
-    return Picture(Image.frombytes("RGB", (width, height), pixels), source)
+    width, height, pixels = answer
+    return Picture(Image.frombytes("RGB", (width, height), pixels), raw.picture if isinstance(raw.picture, str) else "")

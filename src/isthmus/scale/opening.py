@@ -14,40 +14,42 @@ from typing import Any
 from isthmus.datasets.values import BadRecordError, encoded_picture
 from isthmus.encoders.pictures import Picture, open_picture
 from isthmus.errors import InputError
-from isthmus.scale.places import content_of, is_remote
+from isthmus.scale.places import content_of
 
 OPENER = "isthmus.scale.opening:opened"
 
 
 def opened(picture: bytes | str) -> Picture:
-    """The picture in encoded bytes, or at a path or URL, upright in RGB; its pixels are those that `explain` takes.
+    """The picture in encoded bytes or at a path, upright in RGB; its pixels are those that `explain` takes.
 
     Raises:
         InputError: in one sentence, what is wrong with it.
     """
-    source = picture if isinstance(picture, str) else ""
     if isinstance(picture, str):
-        if not is_remote(picture):
-            return open_picture(picture)
-        try:
-            picture = content_of(picture)
-        except FileNotFoundError as error:
-            raise InputError(f"There is no picture {source!r}: check the URL.") from error
-        except InputError:
-            raise
-        except Exception as error:  # each file system has its own
-            said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
-            raise InputError(f"The picture {source!r} cannot be fetched ({said}): check the network.") from error
+        return open_picture(picture)
     try:
-        return Picture(open_picture(encoded_picture(picture)).image, source)
+        return open_picture(encoded_picture(picture))
     except BadRecordError as error:
         raise InputError(str(error)) from error
+
+
+def fetched(url: str) -> bytes:
+    """The encoded picture at a URL. Raises InputError, in one sentence, where it is not there or out of reach."""
+    try:
+        return content_of(url)
+    except FileNotFoundError as error:
+        raise InputError(f"There is no picture {url!r}: check the URL.") from error
+    except InputError:
+        raise
+    except Exception as error:  # each file system has its own
+        said = " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
+        raise InputError(f"The picture {url!r} cannot be fetched ({said}): check the network.") from error
 
 
 def serve(opener: str) -> None:
     """Answer requests on standard input, each a list of pictures, with a list of results, until it ends.
 
-    A result is `(width, height, bytes, source)`, or a sentence that says why there is none.
+    A result is `(width, height, bytes)`, or a sentence that says why there is none.
     """
     with suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asks
@@ -75,4 +77,4 @@ def _answer(function: Callable[[bytes | str], Picture], picture: bytes | str) ->
         return "There is not enough memory to open its picture: scale it down."
     except Exception as error:  # whatever a reader of pictures throws
         return f"Its picture cannot be opened ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
-    return (*found.image.size, found.image.tobytes(), found.source)
+    return (*found.image.size, found.image.tobytes())
