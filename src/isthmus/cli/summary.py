@@ -83,7 +83,8 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
     from isthmus.cli.screen import messages
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages(), transient=True) as bar:
+    console = messages()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Reading parts", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -49,13 +49,13 @@ def histogram(name: str, told: Mapping[str, Any], says: str) -> str:
         for at, said in _ticks(low, high, log)
     )
     return (
-        f"<div class='panel'><h3>{escape(name)}</h3>"
+        f"<div class='panel'><h3>{escape(name)}</h3><p class='under'>{escape(says)}</p>"
         f"<div class='chart' role='img' aria-label='{escape(line, quote=True)}'>"
         f"<div class='band' style='left:{left:.2f}%;width:{right - left:.2f}%'></div>"
         f"<svg viewBox='0 0 {len(bins)} 1' preserveAspectRatio='none' aria-hidden='true'>{bars}</svg>"
         f"<div class='middle' style='left:{middle:.2f}%'></div></div>"
         f"<div class='ticks' aria-hidden='true'>{ticks}</div>"
-        f"<p class='said'>{line}</p><p class='said'>{escape(says)}</p></div>"
+        f"<p class='said'>{line}</p></div>"
     )
 
 
@@ -66,7 +66,7 @@ def _line(told: Mapping[str, Any], log: bool) -> str:
         return f"{value:.2%}" if log and value < 10 else f"{value:.3f}"
 
     marks = told["quantiles"]
-    line = f"median {said(marks['0.5'])}, 90 % of pairs between {said(marks['0.05'])} and {said(marks['0.95'])}"
+    line = f"median {said(marks['0.5'])}, 90% of pairs between {said(marks['0.05'])} and {said(marks['0.95'])}"
     extra = [f"{told[name]:,} {name}" for name in ("infinite",) if told[name]]
     if told["zeros"] and log:
         extra.append(f"{told['zeros']:,} exactly 0")
@@ -107,13 +107,14 @@ def _ticks(low: float, high: float, log: bool) -> list[tuple[float, str]]:
 
 
 def _percent(power: int) -> str:
-    return f"{100 * 10.0**power:g} %" if power < 1 else f"×{10**power:g}"
+    return f"{100 * 10.0**power:,.10g}%"
 
 
 def tally(name: str, rows: Sequence[Mapping[str, Any]], limit: float) -> str:
     """A panel with words and what they carry; bars reach from 0 to `limit`."""
     lines = "".join(
-        f"<tr><td dir='auto'>{escape(one['word'])}</td><td class='lane'>{_lane(one['mean_score'], limit)}</td>"
+        f"<tr><td dir='auto' title='{escape(one['word'], quote=True)}'>{escape(one['word'])}</td>"
+        f"<td class='lane'>{_lane(one['mean_score'], limit)}</td>"
         f"<td class='number'>{number(one['mean_score'])}</td><td class='number'>{one['mean_share']:+.0%}</td>"
         f"<td class='number'>{one['count']:,}</td></tr>"
         for one in rows

@@ -210,6 +210,8 @@ class Kept:
             pictures: of the rows.
             row: gives the row at a place in the batch; called for few.
         """
+        if not self.limit:
+            return
         order = np.argsort(-figures, kind="stable")
         for i in order[: int(np.isfinite(figures).sum() + np.isposinf(figures).sum())]:
             key = (-float(figures[i]), ids[i])
