@@ -1,0 +1,3 @@
+"""placeholder"""
+def measured(known, points): return ""
+def write(known, points): pass
