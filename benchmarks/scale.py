@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -78,13 +77,15 @@ class Clock:
         if not self.points or progress.pairs > self.points[-1][1]:
             self.points.append((time.monotonic() - self.began, progress.pairs))
 
-    def rate(self) -> float:
-        """Pairs a second from the first that were done to the last: what a longer run comes to."""
-        (first, some), (last, count) = self.points[1 if self.points[0][1] == 0 else 0], self.points[-1]
-        return (count - some) / (last - first)
+    def figures(self, memory: Memory) -> dict[str, float]:
+        """From the first pairs that were done to the last, what a longer run comes to: pairs a second, ms of the CPU."""
+        points = [point for point in self.points if point[1]]
+        (first, some), (last, count) = points[0], points[-1]
+        taken = memory.between(self.began + first, self.began + last)
+        return {"rate": (count - some) / (last - first), "cpu_ms": 1e3 * taken / (count - some)}
 
 
-def bare(_: Path, count: int, method: str, __: Path) -> dict[str, Any]:
+def bare(_: Path, count: int, method: str, __: Path, memory: Memory) -> dict[str, Any]:
     """`isthmus.explain` on pictures that are open already, and nothing is written: what the engines are held to."""
     import isthmus
     from isthmus.encoders.pictures import open_picture
@@ -100,16 +101,18 @@ def bare(_: Path, count: int, method: str, __: Path) -> dict[str, Any]:
         pictures = [known[n][0].image.copy() for n in part]
         isthmus.explain(model, pictures, [known[n][1] for n in part], method=method, batch_size=BATCH, truncate=True)
     seconds = time.monotonic() - began
-    return {"pairs": count, "seconds": seconds, "rate": count / seconds, "whole": count / seconds}
+    taken = memory.between(began, began + seconds)
+    return {"pairs": count, "seconds": seconds, "rate": count / seconds, "cpu_ms": 1e3 * taken / count}
 
 
-def local(source: Path, count: int, method: str, out: Path) -> dict[str, Any]:
-    return _mapped(source, count, method, out, engine="local")
+def local(source: Path, count: int, method: str, out: Path, memory: Memory) -> dict[str, Any]:
+    return _mapped(source, count, method, out, memory, engine="local")
 
 
-def ray(source: Path, count: int, method: str, out: Path) -> dict[str, Any]:
+def ray(source: Path, count: int, method: str, out: Path, memory: Memory) -> dict[str, Any]:
     """On two machines, which are `ray start`ed here with half of the cores each."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    # Ray's workers are nice to other programs; to compare, they are as the others.
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_worker_niceness": "0"}
     from ray.cluster_utils import Cluster
 
     cores = max(1, (os.cpu_count() or 2) // 2)
@@ -117,13 +120,13 @@ def ray(source: Path, count: int, method: str, out: Path) -> dict[str, Any]:
     cluster = Cluster(initialize_head=True, head_node_args={**own, "include_dashboard": False})
     try:
         cluster.add_node(**own)
-        found = _mapped(source, count, method, out, engine="ray", address=cluster.address)
+        found = _mapped(source, count, method, out, memory, engine="ray", address=cluster.address)
     finally:
         cluster.shutdown()
     return found
 
 
-def _mapped(source: Path, count: int, method: str, out: Path, **options: Any) -> dict[str, Any]:
+def _mapped(source: Path, count: int, method: str, out: Path, memory: Memory, **options: Any) -> dict[str, Any]:
     import isthmus.scale.mapping as mapping
 
     clock = Clock()
@@ -143,7 +146,7 @@ def _mapped(source: Path, count: int, method: str, out: Path, **options: Any) ->
     )
     seconds = time.monotonic() - clock.began
     assert (done.rows, done.failures) == (count, 0), done
-    return {"pairs": count, "seconds": seconds, "rate": clock.rate(), "whole": count / seconds}
+    return {"pairs": count, "seconds": seconds, "whole": count / seconds, **clock.figures(memory)}
 
 
 def measured(engine: str, folder: Path, count: int, method: str) -> dict[str, Any]:
@@ -151,7 +154,7 @@ def measured(engine: str, folder: Path, count: int, method: str) -> dict[str, An
     source, out = make_input(folder / f"in-{count}", count), folder / f"{engine}-{count}-{method}"
     shutil.rmtree(out, ignore_errors=True)
     with Memory() as memory:
-        point = {"bare": bare, "local": local, "ray": ray}[engine](source, count, method, out)
+        point = {"bare": bare, "local": local, "ray": ray}[engine](source, count, method, out, memory)
     return {**point, "memory": memory.peaks}
 
 
@@ -192,10 +195,10 @@ def measure(options: argparse.Namespace, results: Results) -> None:
         for engine in engines:
             key = f"turn/{options.method}/{options.few}/{engine}/{turn}"
             _put(results, key, lambda engine=engine: in_process(engine, options, options.few))
-    for engine in engines:
+    for engine in engines if options.pairs else ():
         key = f"all/{options.method}/{options.pairs}/{engine}"
         _put(results, key, lambda engine=engine: in_process(engine, options, options.pairs))
-    if {"local", "ray"} <= set(engines):
+    if options.pairs and {"local", "ray"} <= set(engines):
         _put(results, f"rows/{options.method}/{options.pairs}", lambda: compare(options.folder, options.pairs, options.method))
 
 
@@ -206,19 +209,9 @@ def _put(results: Results, key: str, call: Callable[[], dict[str, Any]]) -> None
         print(f"{key}: {json.dumps(point)}", flush=True)
 
 
-def ratios(points: dict[str, Any], method: str) -> dict[str, float]:
-    """Of each engine's rate to the bare loop's of the same turn: the median over turns."""
-    found: dict[str, list[float]] = {}
-    for key, point in points.items():
-        part, own, count, engine, turn = [*key.split("/"), "", ""][:5]
-        if part == "turn" and own == method and (loop := points.get(f"turn/{method}/{count}/bare/{turn}")):
-            found.setdefault(engine, []).append(point["rate"] / loop["rate"])
-    return {engine: statistics.median(values) for engine, values in found.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=20_000)
+    parser.add_argument("--pairs", type=int, default=20_000, help="of the long runs; 0 for none")
     parser.add_argument("--few", type=int, default=2_000, help="pairs of a turn, and of the first figure of memory")
     parser.add_argument("--turns", type=int, default=2, help="how often the engines take turns")
     parser.add_argument("--method", default="gradcam")
