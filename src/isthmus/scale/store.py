@@ -168,12 +168,12 @@ class Store:
         """
         errors = f".work/errors-{shard:05d}-{piece:05d}.parquet"
         if failures:
-            self.files.write(errors, _packed(_errors(shard, failures)))
+            self.files.write(errors, packed(_errors(shard, failures)))
         elif self.files.exists(errors):  # of an earlier try, which failed where this one did not
             self.files.remove(errors)
         if last:
             self.files.write(f".work/ended-{shard:05d}-{piece + 1:05d}.json", b"{}")
-        self.files.write(f"pairs/{_part(shard, piece)}", _packed(table))
+        self.files.write(f"pairs/{_part(shard, piece)}", packed(table))
 
     def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
         """Tell that a piece is at work, before it is.
@@ -288,7 +288,7 @@ def _errors(shard: int, failures: Sequence[Failure]) -> Any:
     return needed("pyarrow").Table.from_pylist(rows, schema=_error_schema())
 
 
-def _packed(table: Any) -> bytes:
+def packed(table: Any) -> bytes:
     """A table as a Parquet file. Texts that repeat are kept once; the scores, which do not, are not looked up."""
     sink = io.BytesIO()
     texts = text_leaves(table.schema)
