@@ -19,6 +19,7 @@ from isthmus.cli.compare import compare
 from isthmus.cli.evaluate import evaluate
 from isthmus.cli.explain import explain
 from isthmus.cli.lists import datasets, metrics
+from isthmus.cli.map import map as map_pairs
 from isthmus.cli.methods import methods
 from isthmus.cli.models import models
 from isthmus.cli.reproduce import reproduce
@@ -61,6 +62,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 for _command in (
     explain,
     compare,
+    map_pairs,
     web_app,
     evaluate,
     reproduce,
