@@ -24,6 +24,7 @@ from isthmus.cli.methods import methods
 from isthmus.cli.models import models
 from isthmus.cli.reproduce import reproduce
 from isthmus.cli.sanity import sanity
+from isthmus.cli.summary import summary
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(
@@ -67,6 +68,7 @@ for _command in (
     reproduce,
     axioms,
     sanity,
+    summary,
     models,
     methods,
     metrics,

@@ -118,7 +118,7 @@ def scores_of(table: Any) -> list[Array | None]:
 
 
 def lists(column: Any) -> list[Array | None]:
-    """A column of lists of numbers as one array a row, None where it is null; nothing goes through Python numbers."""
+    """A column of lists as one array a row, None where it is null; numbers never become Python's."""
     found: list[Array | None] = []
     for chunk in column.chunks if hasattr(column, "chunks") else (column,):
         values = chunk.values.to_numpy(zero_copy_only=False)
