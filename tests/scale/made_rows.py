@@ -103,6 +103,23 @@ class FlakyFileSystem(MemoryFileSystem):  # type: ignore[misc]
         return MemoryFileSystem._strip_protocol(path.replace("flaky://", "memory://"))
 
 
+class StubbornFileSystem(FlakyFileSystem):
+    """A store that does not move onto a file, as HDFS."""
+
+    protocol = "stubborn"
+    every = 10**9
+
+    def mv(self, path1: str, path2: str, **options: Any) -> None:
+        if self.exists(path2):
+            raise FileExistsError(path2)
+        super().mv(path1, path2, **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return MemoryFileSystem._strip_protocol(path.replace("stubborn://", "memory://"))
+
+
+fsspec.register_implementation("stubborn", StubbornFileSystem, clobber=True)
 fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
 
 

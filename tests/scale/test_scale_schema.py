@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from made_rows import made_row, made_table
+from schema_page import PAGE, TABLE, table
 
 import isthmus
 from conftest import EXAMPLES
@@ -170,3 +171,8 @@ def test_pandas_polars_duckdb_and_datasets_agree(form: str, tmp_path: Path) -> N
             assert row["similarity"] == pytest.approx(expected["similarity"]), name
             np.testing.assert_allclose(list(row["image_scores"]), expected["image_scores"], err_msg=name)
             np.testing.assert_allclose(list(row["word_scores"]), expected["word_scores"], err_msg=name)
+
+
+def test_the_table_of_the_documents_is_that_of_the_schema() -> None:
+    (found,) = TABLE.findall(PAGE.read_text(encoding="utf-8"))
+    assert found == table(), "run: python tests/scale/schema_page.py"

@@ -15,16 +15,18 @@ from made_rows import fresh, made_table
 
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError, SaveError
+from isthmus.scale.packing import errors_table, packed
 from isthmus.scale.schema import table_of
 from isthmus.scale.store import Store
 
-URLS = ["local", "memory", "file"]
+URLS = ["local", "memory", "file", "stubborn"]
 
 
 @pytest.fixture(params=URLS)
 def store(request: Any, tmp_path: Path) -> Store:
     kind = request.param
-    url = {"local": str(tmp_path / "out"), "file": f"file://{tmp_path}/out", "memory": fresh("memory")}[kind]
+    places = {"local": str(tmp_path / "out"), "file": f"file://{tmp_path}/out"}
+    url = places.get(kind) or fresh(kind)
     return Store(url, pause=0.0)
 
 
@@ -196,6 +198,18 @@ def test_a_full_disk_ends_at_once_and_leaves_nothing(tmp_path: Path, monkeypatch
     store.prepare({})
     store.put(0, 1, made_table(["b"]), last=True)
     assert ids(store) == ["a", "b"]
+
+
+def test_many_errors_are_gathered_in_order(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    store.prepare({})
+    for piece in range(300):
+        store.files.write(
+            f".work/errors-00001-{piece:05d}.parquet", packed(errors_table(1, [Failure(f"{piece}", "No.")]))
+        )
+        store.files.write(f"pairs/part-00001-{piece:05d}.parquet", packed(table_of([])))
+    assert store.finish()["counts"] == {"rows": 0, "failures": 300, "parts": 300, "shards_complete": 0}
+    assert [one["id"] for one in errors(store)] == [str(n) for n in range(300)]
 
 
 def test_programming_errors_are_not_tried_again() -> None:

@@ -164,4 +164,5 @@ def _picture(one: Example, scale: Scale) -> str:
     note = "<small>picture not found</small>" if gone else ""
     kind = "frame gone" if gone else "frame"
     base = f"<img src='{jpeg(calmed(picture))}' alt=''>"
-    return f"<div class='{kind}' role='img' aria-label='{name}'>{base}{maps}{note}</div>"
+    wide = min(1.0, picture.shape[1] / picture.shape[0])  # no taller than a square of the column's width
+    return f"<div class='{kind}' role='img' aria-label='{name}' style='width:{wide:.1%}'>{base}{maps}{note}</div>"

@@ -107,7 +107,13 @@ class Files:
         beside = self.path(_beside())
         try:
             self._send(beside, content)
-            self.fs.mv(beside, self.path(name))
+            try:
+                self.fs.mv(beside, self.path(name))
+            except OSError:  # some do not move onto a file
+                if not self.fs.exists(self.path(name)):
+                    raise
+                self.fs.rm_file(self.path(name))
+                self.fs.mv(beside, self.path(name))
         except BaseException:
             with suppress(Exception):
                 self.fs.rm_file(beside)

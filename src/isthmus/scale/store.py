@@ -12,7 +12,6 @@ A piece is done when its part is there. Several writers may be at work at once, 
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import tempfile
@@ -26,13 +25,14 @@ from isthmus.datasets.records import Failure
 from isthmus.errors import OptionError, SaveError
 from isthmus.extras import needed
 from isthmus.scale.files import Files
-from isthmus.scale.schema import text_leaves
+from isthmus.scale.packing import error_schema, errors_table, packed
 
 Piece = tuple[int, int]
 _PART = re.compile(r"part-(\d{5,})-(\d{5,})\.parquet")
 _ERRORS = re.compile(r"errors-(\d{5,})-(\d{5,})\.parquet")
 _ENDED = re.compile(r"ended-(\d{5,})-(\d{5,})\.json")
-_READERS = 8  # threads that read the ends of parts to count their rows
+_READERS = 32  # threads that read small files at once, since a store answers each after some time
+_GROUP = 256  # small files in memory at once
 _OURS = ("manifest.json", "errors.parquet", "summary.json", "summary.html")
 
 
@@ -168,12 +168,12 @@ class Store:
         """
         errors = f".work/errors-{shard:05d}-{piece:05d}.parquet"
         if failures:
-            self.files.write(errors, _packed(_errors(shard, failures)))
+            self.files.write(errors, packed(errors_table(shard, failures)))
         elif self.files.exists(errors):  # of an earlier try, which failed where this one did not
             self.files.remove(errors)
         if last:
             self.files.write(f".work/ended-{shard:05d}-{piece + 1:05d}.json", b"{}")
-        self.files.write(f"pairs/{_part(shard, piece)}", _packed(table))
+        self.files.write(f"pairs/{_part(shard, piece)}", packed(table))
 
     def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
         """Tell that a piece is at work, before it is.
@@ -250,19 +250,25 @@ class Store:
 
     def _gather(self, done: Done) -> int:
         """Write `errors.parquet` from the errors of the pieces that are done, one after another; their number."""
-        parquet = needed("pyarrow.parquet")
         names = sorted(name for name in self.files.names(".work") if _place(_ERRORS, name) in done.pieces)
         count = 0
         with tempfile.TemporaryFile() as beside:
-            with parquet.ParquetWriter(beside, _error_schema()) as writer:
-                for name in names:
-                    with self.read_part(f".work/{name}") as part:
-                        table = part.read()
-                    writer.write_table(table)
-                    count += table.num_rows
+            with (
+                needed("pyarrow.parquet").ParquetWriter(beside, error_schema()) as writer,
+                ThreadPoolExecutor(_READERS) as pool,
+            ):
+                for start in range(0, len(names), _GROUP):
+                    tables = pool.map(self._table, (f".work/{name}" for name in names[start : start + _GROUP]))
+                    together = needed("pyarrow").concat_tables(tables)
+                    writer.write_table(together)
+                    count += together.num_rows
             beside.seek(0)
             self.files.write("errors.parquet", beside)
         return count
+
+    def _table(self, name: str) -> Any:
+        with self.read_part(name) as part:
+            return part.read()
 
 
 def _place(pattern: re.Pattern[str], name: str) -> Piece | None:
@@ -276,28 +282,6 @@ def _part(shard: int, piece: int) -> str:
 
 def _trying(shard: int, piece: int) -> str:
     return f".work/trying-{shard:05d}-{piece:05d}.json"
-
-
-def _error_schema() -> Any:
-    arrow = needed("pyarrow")
-    return arrow.schema([("id", arrow.string()), ("reason", arrow.string()), ("shard", arrow.int32())])
-
-
-def _errors(shard: int, failures: Sequence[Failure]) -> Any:
-    rows = [{"id": one.id, "reason": one.reason, "shard": shard} for one in failures]
-    return needed("pyarrow").Table.from_pylist(rows, schema=_error_schema())
-
-
-def _packed(table: Any) -> bytes:
-    """A table as a Parquet file. Texts that repeat are kept once; the scores, which do not, are not looked up."""
-    sink = io.BytesIO()
-    texts = text_leaves(table.schema)
-    with needed("pyarrow.parquet").ParquetWriter(
-        sink, table.schema, compression="zstd", use_dictionary=texts
-    ) as writer:
-        if table.num_rows:  # readers stumble over a group of no rows, as `datasets` does
-            writer.write_table(table)
-    return sink.getvalue()
 
 
 def _plain(told: Mapping[str, Any]) -> dict[str, Any]:
