@@ -4,9 +4,9 @@
     python benchmarks/scale.py --write                 the same, and the tables of docs/scale.md
     python benchmarks/scale.py --pairs 400 --only ray  a part, with figures of its own number of pairs
 
-The pairs are pictures of the team's shared data, repeated with ids of their own. Each part is a process of its own, whose
-memory is read twice a second, process by process, without what they share. Cores are as many as the machine has: the loop
-and the local engine compute on all, each machine of the cluster on its share.
+The pairs are pictures of the team's shared data, repeated with ids of their own. Each part is a process of its own,
+whose memory is read twice a second, process by process, without what they share. Cores are as many as the machine has:
+the loop and the local engine compute on all, each machine of the cluster on its share.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Clock:
             self.points.append((time.monotonic() - self.began, progress.pairs))
 
     def figures(self, memory: Memory) -> dict[str, float]:
-        """From the first pairs that were done to the last, what a longer run comes to: pairs a second, ms of the CPU."""
+        """From the first pairs that were done to the last: pairs a second, and what a pair takes of the CPU in ms."""
         points = [point for point in self.points if point[1]]
         (first, some), (last, count) = points[0], points[-1]
         taken = memory.between(self.began + first, self.began + last)
@@ -164,7 +164,8 @@ def compare(folder: Path, count: int, method: str) -> dict[str, Any]:
 
     worst = dict.fromkeys(("similarity", "image_scores", "token_scores"), 0.0)
     rows, others = 0, 0
-    ours = [_rows(folder / f"{engine}-{count}-{method}", [*worst, "id", "words", "text"]) for engine in ("local", "ray")]
+    names = [*worst, "id", "words", "text"]
+    ours = [_rows(folder / f"{engine}-{count}-{method}", names) for engine in ("local", "ray")]
     for one, two in zip(*ours, strict=True):
         rows += 1
         others += any(one[name] != two[name] for name in ("id", "words", "text"))
@@ -199,7 +200,8 @@ def measure(options: argparse.Namespace, results: Results) -> None:
         key = f"all/{options.method}/{options.pairs}/{engine}"
         _put(results, key, lambda engine=engine: in_process(engine, options, options.pairs))
     if options.pairs and {"local", "ray"} <= set(engines):
-        _put(results, f"rows/{options.method}/{options.pairs}", lambda: compare(options.folder, options.pairs, options.method))
+        method, count = options.method, options.pairs
+        _put(results, f"rows/{method}/{count}", lambda: compare(options.folder, count, method))
 
 
 def _put(results: Results, key: str, call: Callable[[], dict[str, Any]]) -> None:

@@ -1,3 +1,9 @@
 """placeholder"""
-def measured(known, points): return ""
-def write(known, points): pass
+
+
+def measured(known, points):
+    return ""
+
+
+def write(known, points):
+    pass

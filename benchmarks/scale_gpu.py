@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python benchmarks/scale_gpu.py --out scale-gpu.json
 
-CLIPs of the sizes of ViT-B/32 and ViT-L/14 with random weights, thousands of random JPEG pictures with a caption each. How
-many pairs an engine gets follows from the loop's rate, so that each runs for `--seconds`. The GPU's utilisation is read
-ten times a second; figures are of the time between the first piece that is done and the last one.
+CLIPs of the sizes of ViT-B/32 and ViT-L/14 with random weights, thousands of random JPEG pictures with a caption each.
+How many pairs an engine gets follows from the loop's rate, so that each runs for `--seconds`. The GPU's utilisation is
+read ten times a second; figures are of the time between the first piece that is done and the last one.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Utilisation(threading.Thread):
             self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         if self._read is not None:
             self.join()
@@ -153,8 +155,9 @@ def save_input(folder: Path, pictures: list[bytes], count: int) -> Path:
 
 def bare(model: Any, pictures: list[bytes], seconds: float, options: dict[str, Any], batch: int) -> dict[str, Any]:
     """`isthmus.explain` on open pictures, batch after batch, for some seconds."""
-    import isthmus
     from PIL import Image
+
+    import isthmus
 
     opened = [Image.open(io.BytesIO(one)).convert("RGB") for one in pictures[: 4 * batch]]
     texts = captions(len(opened))

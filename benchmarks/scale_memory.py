@@ -39,7 +39,9 @@ class Memory(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         self.join()
 
@@ -90,7 +92,8 @@ def sizes(process: int) -> tuple[int, int]:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
         return 0, 0
-    values = {name: int(value.split()[0]) << 10 for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
+    fields = (line.partition(":") for line in lines)
+    values = {name: int(value.split()[0]) << 10 for name, _, value in fields if value.endswith("kB")}
     return values.get("RssAnon", 0) + values.get("RssFile", 0), values.get("RssShmem", 0)
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray_workers
 
-from isthmus.errors import IsthmusError, OptionError
+from isthmus.errors import OptionError
 from isthmus.scale import ray as engine
 from isthmus.scale.job import Job
 from isthmus.scale.pieces import pieces
@@ -32,6 +32,7 @@ from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.xdist_group("ray")
 
+Odd = Callable[[int, int], dict[str, Any]]
 HERE = Path(__file__).parent
 EXAMPLES = sorted((HERE.parents[1] / "examples").glob("*.jpg"))
 STORE = 90 << 20  # bytes that a machine of the cluster shares among its processes
@@ -81,10 +82,9 @@ def cluster(notes: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def empty(notes: Path) -> Iterator[None]:
+def empty(notes: Path) -> None:
     for path in notes.iterdir():
         path.unlink()
-    yield
 
 
 def texts(notes: Path, kind: str) -> list[list[str]]:
@@ -107,7 +107,7 @@ def within(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def made(folder: Path, shards: int = 2, records: int = 8, odd: Callable[[int, int], dict[str, Any]] | None = None) -> Plan:
+def made(folder: Path, shards: int = 2, records: int = 8, *, odd: Odd | None = None) -> Plan:
     """An input of so many files with so many pairs each; `odd` replaces values of some."""
     folder.mkdir()
     for shard in range(shards):
@@ -157,7 +157,8 @@ def test_rows_are_those_of_a_plain_loop_and_each_worker_loads_once(
     found = rows_of(store)
     assert [row["id"] for row in found] == ids()
     with Worker(JOB) as worker:
-        plain = [row for shard in source.shards for piece in pieces(shard, SIZE) for row in worker.run(piece).table.to_pylist()]
+        tables = [worker.run(piece).table for shard in source.shards for piece in pieces(shard, SIZE)]
+    plain = [row for found in tables for row in found.to_pylist()]
     for one, two in zip(found, sorted(plain, key=lambda row: row["id"]), strict=True):
         assert one.keys() == two.keys()
         for name, value in two.items():

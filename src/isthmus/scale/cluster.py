@@ -130,7 +130,7 @@ def _answers(address: str) -> None:
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise OptionError(f"{address!r} is no address of a Ray cluster: give HOST:PORT, such as 10.0.0.5:6379, or auto.")
+        raise OptionError(f"{address!r} is no address of a Ray cluster: give auto, or HOST:PORT such as 10.0.0.5:6379.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except (OSError, OverflowError) as error:
@@ -141,7 +141,7 @@ def _no_cluster(address: str, said: str) -> str:
     if address == "local":
         return f"A Ray cluster cannot be started on this machine ({_short(said)}): see ray start --head."
     where = "on this machine" if address == "auto" else f"at {address}"
-    return f"There is no Ray cluster {where} that this process can join ({_short(said)}): start one with ray start --head."
+    return f"No Ray cluster {where} lets this process join ({_short(said)}): start one with ray start --head."
 
 
 def _short(said: str) -> str:

@@ -12,13 +12,12 @@ import inspect
 import logging
 import pickle
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from isthmus.errors import IsthmusError, OptionError
-from isthmus.extras import needed
 from isthmus.scale.actors import Explainer, Reading, read_pieces
 from isthmus.scale.cluster import CORES, Kind, check, connected, kinds
 from isthmus.scale.job import Job
@@ -58,7 +57,7 @@ class _Pool:
 
 def parts(
     plan: Plan, job: Job, store: Store, *, address: str | None = None, size: int = PAIRS, cores: int = CORES
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """Do what is left of a run on a Ray cluster; closing the iterator ends it.
 
     Args:
