@@ -182,6 +182,32 @@ def _rows(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         yield from parquet.read_table(path, columns=columns).to_pylist()
 
 
+def opening() -> dict[str, Any]:
+    """What a picture is: bytes, and ms of the CPU to open it."""
+    from isthmus.encoders.pictures import open_picture
+
+    paths = [path for path, _ in hundred_pairs()]
+    began = time.process_time()
+    for path in paths:
+        open_picture(path)
+    taken = time.process_time() - began
+    return {"bytes": sum(path.stat().st_size for path in paths) / len(paths), "cpu_ms": 1e3 * taken / len(paths)}
+
+
+def sizes(results: Results, output: Path) -> None:
+    """Bytes of a row in each form, of the grids of B/32 and L/14, with the captions of a run."""
+    import scale_sizes
+
+    for name, grid in (("b32", "B/32"), ("l14", "L/14")):
+        for form in ("float32", "float16", "int8", "vectors"):
+
+            def size(grid: str = grid, form: str = form) -> dict[str, Any]:
+                rows = scale_sizes.rows_of(str(output), *scale_sizes.GRIDS[grid], vectors=form == "vectors")
+                return {"bytes": len(scale_sizes.packed(scale_sizes.table_of(rows, form))) / len(rows)}
+
+            _put(results, f"sizes/{name}/{form}", size)
+
+
 def in_process(engine: str, options: argparse.Namespace, count: int) -> dict[str, Any]:
     """A part in a new process."""
     command = [sys.executable, __file__, "--inside", engine, "--pairs", str(count), "--method", options.method]
@@ -196,6 +222,9 @@ def measure(options: argparse.Namespace, results: Results) -> None:
         for engine in engines:
             key = f"turn/{options.method}/{options.few}/{engine}/{turn}"
             _put(results, key, lambda engine=engine: in_process(engine, options, options.few))
+    _put(results, "opening", opening)
+    if "local" in engines:
+        sizes(results, options.folder / f"local-{options.few}-{options.method}")
     for engine in engines if options.pairs else ():
         key = f"all/{options.method}/{options.pairs}/{engine}"
         _put(results, key, lambda engine=engine: in_process(engine, options, options.pairs))
