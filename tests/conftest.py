@@ -135,6 +135,23 @@ def make_tiny() -> Callable[..., Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP in a folder, so that other processes can load it too."""
+    from zoo_clip import clip
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-clip"
+    clip().save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder: Path) -> Any:
+    import isthmus
+
+    return isthmus.load(tiny_folder, device="cpu")
+
+
 def picture(seed: int = 0, size: tuple[int, int] = (90, 70)) -> Any:
     """A seeded random picture of `(width, height)`, smooth enough to survive resizing."""
     from PIL import Image

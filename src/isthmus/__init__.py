@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load": "explainer",
+    "map": "scale.mapping",
     "explain": "explainer",
     "compare": "comparison",
     "Comparison": "comparison",
@@ -64,6 +65,7 @@ __all__ = [
     "from_towers",
     "image_processor",
     "load",
+    "map",
     "name_heads",
     "neighbors",
     "prompt_free",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from isthmus.joint import JointAttribution
     from isthmus.methods import METHODS
     from isthmus.prompts import PromptFreeMaps, prompt_free
+    from isthmus.scale.mapping import map
     from isthmus.targets import Contrast, Direction, Pair
 
 

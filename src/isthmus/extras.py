@@ -16,6 +16,8 @@ _EXTRAS = {
     "webdataset": "datasets",
     "open_clip": "open_clip",
     "gradio": "app",
+    "fsspec": "scale",
+    "ray": "ray",
 }
 
 

@@ -19,10 +19,12 @@ from isthmus.cli.compare import compare
 from isthmus.cli.evaluate import evaluate
 from isthmus.cli.explain import explain
 from isthmus.cli.lists import datasets, metrics
+from isthmus.cli.map import map as map_pairs
 from isthmus.cli.methods import methods
 from isthmus.cli.models import models
 from isthmus.cli.reproduce import reproduce
 from isthmus.cli.sanity import sanity
+from isthmus.cli.summary import summary
 from isthmus.errors import IsthmusError
 
 app = typer.Typer(
@@ -60,11 +62,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 for _command in (
     explain,
     compare,
+    map_pairs,
     web_app,
     evaluate,
     reproduce,
     axioms,
     sanity,
+    summary,
     models,
     methods,
     metrics,

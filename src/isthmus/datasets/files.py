@@ -57,7 +57,8 @@ def files_in(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
 
 
 def _results(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("run.json", "explanation.json", "1/explanation.json"))
+    of_one = any((folder / name).is_file() for name in ("run.json", "explanation.json", "1/explanation.json"))
+    return of_one or ((folder / "manifest.json").is_file() and (folder / "pairs").is_dir())
 
 
 def picture_folder(root: Path, folders: Sequence[str], names: Sequence[str], dataset: str) -> Path:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from isthmus.datasets.options import Options, Reader, same_split, split_names
-from isthmus.datasets.rows import Place, find_columns, samples_of_rows
+from isthmus.datasets.rows import Columns, Place, find_columns, samples_of_rows
 from isthmus.datasets.values import BadRecordError, picture_of
 from isthmus.errors import InputError
 from isthmus.extras import needed
 
+HUGGING_FACE = "hf:"
 _BUFFER = 1000
 _PREFERRED = ("validation", "test", "train")
 
@@ -38,8 +39,32 @@ def read_huggingface(name: str, options: Options) -> tuple[Reader, str | None]:
         InputError: there is no such dataset or split, or it has no picture or text column.
         OptionError: datasets is not installed.
     """
+    rows = open_rows(name, options)
+    if options.streaming:
+        shuffled = rows.data.shuffle(seed=options.seed, buffer_size=_BUFFER)
+        return lambda: samples_of_rows(_stream(shuffled, name), rows.columns, rows.place), rows.split
+    return lambda: samples_of_rows(rows_of(rows.data), rows.columns, rows.place), rows.split
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """An opened dataset: the library's object with the wanted columns, pictures encoded; its columns, place and split.
+
+    `stamp` is the library's own fingerprint of the data, "" where it has none.
+    """
+
+    data: Any
+    columns: Columns
+    place: Place
+    split: str | None
+    stamp: str = ""
+
+
+def open_rows(name: str, options: Options) -> Rows:
+    """Open a dataset, see `read_huggingface`."""
     library = needed("datasets")
     data, split = _load(library, name, options)
+    stamp = str(getattr(data, "_fingerprint", "") or "")
     if data.features is None:
         data = data._resolve_features()
     features: Mapping[str, Any] = data.features or {}
@@ -54,10 +79,7 @@ def read_huggingface(name: str, options: Options) -> tuple[Reader, str | None]:
     data = data.select_columns(list(columns.all))
     names = getattr(features.get(columns.label or ""), "names", None) or ()
     place = Place(Path(name) if Path(name).is_dir() else Path(), options, names, _finder(library))
-    if options.streaming:
-        shuffled = data.shuffle(seed=options.seed, buffer_size=_BUFFER)
-        return lambda: samples_of_rows(_stream(shuffled, name), columns, place), split or options.split
-    return lambda: samples_of_rows(_rows(data), columns, place), split or options.split
+    return Rows(data, columns, place, split or options.split, stamp)
 
 
 def _load(library: Any, name: str, options: Options) -> tuple[Any, str | None]:
@@ -118,8 +140,9 @@ def _finder(library: Any) -> Callable[[Any, Path], Path | Image.Image]:
     return find
 
 
-def _rows(data: Any) -> Iterator[dict[str, Any] | str]:
-    for number in range(len(data)):
+def rows_of(data: Any, start: int = 0, stop: int | None = None) -> Iterator[dict[str, Any] | str]:
+    """Rows `start` to before `stop` of a dataset that does not stream; a string, which says why, for a bad one."""
+    for number in range(start, len(data) if stop is None else min(stop, len(data))):
         try:
             yield data[number]
         except Exception as error:  # a damaged row does not end the rest

@@ -13,7 +13,7 @@ from pathlib import Path
 from isthmus.datasets.captions import read_caption_file
 from isthmus.datasets.files import MissingFilesError, read_json
 from isthmus.datasets.folders import read_folder
-from isthmus.datasets.huggingface import read_huggingface
+from isthmus.datasets.huggingface import HUGGING_FACE, read_huggingface
 from isthmus.datasets.index import read_index
 from isthmus.datasets.options import ClassNames, Items, Options, Reader
 from isthmus.datasets.parquet import matching_files, read_parquet
@@ -25,7 +25,6 @@ from isthmus.datasets.tables import read_table
 from isthmus.datasets.values import one_line
 from isthmus.errors import InputError, OptionError
 
-HUGGING_FACE = "hf:"
 _SHARDS = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz)([}?].*)?$", re.IGNORECASE)
 
 

@@ -69,7 +69,7 @@ def read_parquet(files: Sequence[Path], options: Options, *, place: Place | None
     except Exception as error:  # pyarrow has many
         raise InputError(f"{str(files[0])!r} is no Parquet file that can be read: get a whole copy.") from error
     columns = find_columns(schema.names, options, f"The file {str(files[0])!r}")
-    place = replace(place or Place(files[0].parent, options), names=_class_names(schema.metadata, columns.label))
+    place = replace(place or Place(files[0].parent, options), names=class_names(schema.metadata, columns.label))
     chosen = of_split(files, options.split)
     if chosen:
         files, columns = chosen, replace(columns, split=None)
@@ -101,7 +101,7 @@ def _read_one(arrow: Any, path: Path, columns: Columns, place: Place) -> Items:
         yield Failure(path.name, f"The rest of this file cannot be read ({broken[0]}): get a whole copy.")
 
 
-def _class_names(metadata: Any, label: str | None) -> Sequence[str]:
+def class_names(metadata: Any, label: str | None) -> Sequence[str]:
     """The names of integer labels that Hugging Face's `datasets` keeps in a file's metadata."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]

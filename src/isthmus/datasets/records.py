@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,15 +99,19 @@ def pictures_with_texts(folder: Path, texts: Sequence[str] = ()) -> Iterator[tup
 
 
 def _sidecar(path: Path) -> tuple[str, ...] | str:
-    """The texts in a file, or why there are none."""
+    return sidecar_texts(path.name, path.read_bytes)
+
+
+def sidecar_texts(name: str, read: Callable[[], bytes]) -> tuple[str, ...] | str:
+    """The texts in the file of a name, which `read` gives, or why there are none."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
-        return f"It has no text: put one into {path.name!r}."
+        return f"It has no text: put one into {name!r}."
     except (OSError, UnicodeDecodeError):
-        return f"Its text {path.name!r} cannot be read: save it as UTF-8."
+        return f"Its text {name!r} cannot be read: save it as UTF-8."
     texts = tuple(line.strip() for line in lines if line.strip())
-    return texts or f"Its text {path.name!r} is empty: write one text a line."
+    return texts or f"Its text {name!r} is empty: write one text a line."
 
 
 def _from_table(path: Path, texts: Sequence[str]) -> Iterator[Record | Failure]:

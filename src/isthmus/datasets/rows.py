@@ -109,9 +109,14 @@ def _text_columns(names: Sequence[str]) -> tuple[str, ...]:
     return (one,) if one is not None else numbered
 
 
-def samples_of_rows(rows: Iterable[Mapping[str, Any] | str], columns: Columns, place: Place) -> Items:
-    """A sample for each row of the wanted split; a row that is a string is bad, and the string says why."""
-    for number, row in enumerate(rows, 1):
+def samples_of_rows(
+    rows: Iterable[Mapping[str, Any] | str], columns: Columns, place: Place, *, first: int = 1
+) -> Items:
+    """A sample for each row of the wanted split; a row that is a string is bad, and the string says why.
+
+    `first` is the number of the first row, by which rows without a name are named.
+    """
+    for number, row in enumerate(rows, first):
         if isinstance(row, str):
             yield Failure(f"row {number}", row)
             continue

@@ -146,6 +146,17 @@ def _why(error: Exception | None, shard: str, shown: str) -> str:
 
 
 def _sample(name: str, found: Mapping[str, Any], options: Options) -> Sample:
+    suffix, texts, label = parts_of(found, options)
+    data = found[suffix]
+    return Sample(name, encoded_picture(data), texts, Truth(label=label), picture=digest(data))
+
+
+def parts_of(found: Mapping[str, Any], options: Options) -> tuple[str, tuple[str, ...], str | None]:
+    """The suffix of the picture, the texts and the label among the files of a sample, `{"__key__", "jpg", "txt", ...}`.
+
+    Raises:
+        BadRecordError: there is no picture or no text.
+    """
     suffix = options.image_column or next((key for key in found if f".{key}" in PICTURE_SUFFIXES), None)
     if suffix is None or suffix not in found:
         raise BadRecordError(f"It has no picture among {', '.join(_suffixes(found)) or 'nothing'}: check the archive.")
@@ -163,8 +174,7 @@ def _sample(name: str, found: Mapping[str, Any], options: Options) -> Sample:
     named = str(label).strip() if label is not None else ""
     if named.isdecimal() and options.label_column is None:  # a bare number is no name of a class
         named = ""
-    data = found[suffix]
-    return Sample(name, encoded_picture(data), texts, Truth(label=named or None), picture=digest(data))
+    return suffix, texts, named or None
 
 
 def _wanted(given: str | None, usual: Sequence[str]) -> Sequence[str]:

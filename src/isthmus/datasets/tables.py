@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -41,12 +40,17 @@ def read_table(path: Path, options: Options, *, place: Place | None = None) -> R
 
 def rows_of(path: Path) -> Iterator[dict[str, Any] | str]:
     """The rows of a table by their columns; a string, which says why, in place of one that cannot be read."""
-    read = _json_rows if path.suffix.lower() == ".jsonl" else partial(_csv_rows, tabs=path.suffix.lower() == ".tsv")
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-            yield from read(stream)
+            yield from rows_of_stream(stream, path.suffix)
     except OSError as error:
         raise InputError(f"The table {str(path)!r} cannot be read ({error.strerror}): check the path.") from error
+
+
+def rows_of_stream(stream: IO[str], suffix: str) -> Iterator[dict[str, Any] | str]:
+    """As `rows_of`, of a table that is open as UTF-8 with `surrogateescape` and no newlines translated."""
+    kind = suffix.lower()
+    return _json_rows(stream) if kind == ".jsonl" else _csv_rows(stream, tabs=kind == ".tsv")
 
 
 def _csv_rows(stream: IO[str], *, tabs: bool) -> Iterator[dict[str, Any] | str]:

@@ -50,7 +50,7 @@ def fragment(explanations: Explanation | Sequence[Explanation], *, heading: str 
     return (
         f"<div class='isthmus'>{style()}"
         + (f"<h1>{heading}</h1>" if heading else "")
-        + f"<div class='bar'>{''.join(map(_legend, used))}{controls(many)}</div>"
+        + f"<div class='bar'>{''.join(map(legend, used))}{controls(many)}</div>"
         + f"<div class='cards'>\n{cards}\n</div></div>"
     )
 
@@ -61,7 +61,12 @@ def _listed(explanations: Explanation | Sequence[Explanation]) -> list[Explanati
 
 def controls(many: Sequence[Explanation]) -> str:
     """What changes how maps are shown; nothing where there is none."""
-    if not any(one.image is not None for one in many):
+    return controls_of(any(one.image is not None for one in many))
+
+
+def controls_of(maps: bool) -> str:
+    """The same, told whether there are maps."""
+    if not maps:
         return ""
     change = "this.closest('.isthmus').style.setProperty('{}', {})"
     return (
@@ -72,7 +77,8 @@ def controls(many: Sequence[Explanation]) -> str:
     )
 
 
-def _legend(scale: Scale) -> str:
+def legend(scale: Scale) -> str:
+    """The bar of colours with its ends."""
     stops = ", ".join(scale.ramp(17))
     return (
         f"<span class='legend'><span>against {-scale.limit:.3g}</span>"

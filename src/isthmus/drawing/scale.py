@@ -62,15 +62,16 @@ def ink(colour: str) -> str:
 def region_scale(explanations: Sequence[Explanation]) -> Scale:
     """The scale that all picture panels of a figure share."""
     values = [one.image.scores for one in explanations if one.image is not None]
-    return Scale(_limit(v for array in values for v in array.ravel().tolist()), "score per patch", on_picture=True)
+    return Scale(limit_of(v for array in values for v in array.ravel().tolist()), "score per patch", on_picture=True)
 
 
 def word_scale(explanations: Sequence[Explanation]) -> Scale:
     """The scale that all texts of a figure share."""
     words = [word.score for one in explanations if one.text is not None for word in one.text.words]
-    return Scale(_limit(words), "score per word")
+    return Scale(limit_of(words), "score per word")
 
 
-def _limit(values: Iterable[float]) -> float:
+def limit_of(values: Iterable[float]) -> float:
+    """The largest size of some values, 1 where there is none above zero."""
     finite = [abs(value) for value in values if np.isfinite(value)]
     return max(finite, default=0.0) or 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from isthmus.errors import InputError
 
@@ -51,7 +50,8 @@ def open_picture(source: Any) -> Picture:
         return Picture(_upright_rgb(_read(str(name)), repr(str(name))), str(name))
     if isinstance(source, Image.Image):
         return Picture(_upright_rgb(source, "The picture"))
-    if isinstance(source, Tensor):
+    torch = sys.modules.get("torch")  # not imported for a picture: processes that only decode do without
+    if torch is not None and isinstance(source, torch.Tensor):
         source = source.detach().cpu()
         source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
     if isinstance(source, np.ndarray):

@@ -1,0 +1,1 @@
+"""scale: from one picture to a hundred million, on one machine or a cluster."""

@@ -1,0 +1,194 @@
+"""Decodes pictures in processes of their own, so that neither a crash nor a slow picture is one of the whole run.
+
+Each process works on a few pictures at a time and is asked through its pipes; when it dies, it is known at what.
+It imports neither torch nor the user's script, starts in a moment, and ends when the process that asks it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from PIL import Image
+
+from isthmus.datasets.records import Failure
+from isthmus.encoders.pictures import Picture
+from isthmus.errors import InputError, IsthmusError
+from isthmus.scale.opening import OPENER, fetched
+from isthmus.scale.places import is_remote
+from isthmus.scale.raw import Raw
+
+_FETCHING = 32  # pictures that are fetched over a network at once
+_CHUNK = 4  # pictures that are asked for at once
+_PATIENCE = 300.0  # seconds for one such answer, before its process is ended
+_DEADLY = "Opening its picture ended the process that did it, twice: save it anew, or leave it out."
+
+
+class _DiedError(Exception):
+    """The process ended before it answered."""
+
+
+class _Child:
+    """A process that opens pictures; it starts when it is first asked, and anew after it died."""
+
+    def __init__(self, opener: str) -> None:
+        self._opener = opener
+        self._process: subprocess.Popen[bytes] | None = None
+        self._over = threading.Event()
+
+    def ask(self, pictures: list[bytes | str]) -> list[Any]:
+        """Its answers. Raises _DiedError where it ends, or takes for ever."""
+        if self._over.is_set():
+            raise _DiedError
+        process = self._process or self._start()
+        assert process.stdin is not None
+        watch = threading.Timer(_PATIENCE, process.kill)
+        watch.daemon = True
+        watch.start()
+        try:
+            pickle.dump(pictures, process.stdin, protocol=5)
+            process.stdin.flush()
+            found: list[Any] = pickle.load(process.stdout)  # type: ignore[arg-type]
+            return found
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self.end()
+            raise _DiedError from error
+        finally:
+            watch.cancel()
+
+    def _start(self, tries: int = 3) -> subprocess.Popen[bytes]:
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from isthmus.scale.opening import serve; serve({self._opener!r})"
+        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # an interrupt from the keyboard is for this process alone
+        )
+        self._process = process
+        try:
+            pickle.load(process.stdout)  # type: ignore[arg-type]
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            self.end()
+            if tries > 1 and not self._over.is_set():  # it may have been killed
+                return self._start(tries - 1)
+            raise IsthmusError(
+                "A process that opens pictures cannot be started: "
+                "see what python -c 'import isthmus.scale.opening' says."
+            ) from error
+        return process
+
+    def close(self) -> None:
+        """End it for good."""
+        self._over.set()
+        self.end()
+
+    def end(self) -> None:
+        """End it; it starts anew when it is asked again."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    stream.close()  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True, eq=False)
+class Coming:
+    """Pictures that are being opened."""
+
+    parts: tuple[Future[list[Picture | Failure]], ...]
+
+    def result(self) -> list[Picture | Failure]:
+        """Wait for them; one for each record, in order."""
+        return [one for part in self.parts for one in part.result()]
+
+
+class Decoder:
+    """Opens pictures in processes of their own; to be used in a `with`, which ends them.
+
+    Args:
+        workers: how many processes.
+        opener: "module:function", what opens a picture there.
+    """
+
+    def __init__(self, workers: int, *, opener: str = OPENER) -> None:
+        """Nothing is started yet; see the class."""
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="isthmus-decode")
+        self._idle: SimpleQueue[_Child] = SimpleQueue()
+        self._children = [_Child(opener) for _ in range(max(1, workers))]
+        for child in self._children:
+            self._idle.put(child)
+        self._fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="isthmus-fetch")
+
+    def __enter__(self) -> Decoder:
+        """See the class."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes, whatever they are at."""
+        for pool in (self._fetching, self._pool):
+            pool.shutdown(wait=False, cancel_futures=True)
+        for child in self._children:
+            child.close()
+
+    def begin(self, raws: Sequence[Raw]) -> Coming:
+        """Begin to open the pictures of some records; those of `Coming.result` are in the same order."""
+        far = {raw.picture for raw in raws if isinstance(raw.picture, str) and is_remote(raw.picture)}
+        coming = {url: self._fetching.submit(fetched, url) for url in far}
+        parts = [raws[start : start + _CHUNK] for start in range(0, len(raws), _CHUNK)]
+        return Coming(tuple(self._pool.submit(self._opened, part, coming) for part in parts))
+
+    def decode(self, raws: Sequence[Raw]) -> list[Picture | Failure]:
+        """The pictures of some records in their order, each upright in RGB, or why it cannot be opened."""
+        return self.begin(raws).result()
+
+    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Picture | Failure]:
+        given: dict[int, bytes | str] = {}
+        found: dict[int, Picture | Failure] = {}
+        for place, raw in enumerate(raws):
+            try:
+                given[place] = coming[raw.picture].result() if raw.picture in coming else raw.picture  # type: ignore[index]
+            except InputError as error:
+                found[place] = Failure(raw.id, str(error))
+        child = self._idle.get()
+        try:
+            answers = _asked(child, list(given.values()))
+        finally:
+            self._idle.put(child)
+        found |= {place: _found(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
+        return [found[place] for place in range(len(raws))]
+
+
+def _asked(child: _Child, pictures: list[bytes | str]) -> list[Any]:
+    """Ask a process, twice where it dies; then each half alone, until the one is found that it dies of."""
+    if not pictures:
+        return []
+    for _ in range(2):
+        with suppress(_DiedError):
+            return child.ask(pictures)
+    if len(pictures) == 1:
+        return [_DEADLY]
+    middle = len(pictures) // 2
+    return _asked(child, pictures[:middle]) + _asked(child, pictures[middle:])
+
+
+def _found(raw: Raw, answer: Any) -> Picture | Failure:
+    if isinstance(answer, str):
+        return Failure(raw.id, answer)
+    width, height, pixels = answer
+    return Picture(Image.frombytes("RGB", (width, height), pixels), raw.picture if isinstance(raw.picture, str) else "")

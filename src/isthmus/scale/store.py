@@ -1,0 +1,293 @@
+"""OUTPUT: a run's folder on a disk or an object store, which loses nothing when the run dies and repeats nothing.
+
+    manifest.json                       settings, versions, counts, state
+    pairs/part-SSSSS-KKKKK.parquet      the rows of piece K of shard S: whole, or not there
+    errors.parquet                      what failed and why, gathered when a run ends
+    .work/errors-SSSSS-KKKKK.parquet    what failed in a piece, written before its part
+    .work/ended-SSSSS-NNNNN.json        shard S has N pieces
+    .work/trying-SSSSS-KKKKK.json       a piece that is at work, and what is known of it
+
+A piece is done when its part is there. Several writers may be at work at once, on several machines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from isthmus.datasets.records import Failure
+from isthmus.errors import OptionError, SaveError
+from isthmus.extras import needed
+from isthmus.scale.files import Files
+from isthmus.scale.packing import error_schema, errors_table, packed
+
+Piece = tuple[int, int]
+_PART = re.compile(r"part-(\d{5,})-(\d{5,})\.parquet")
+_ERRORS = re.compile(r"errors-(\d{5,})-(\d{5,})\.parquet")
+_ENDED = re.compile(r"ended-(\d{5,})-(\d{5,})\.json")
+_READERS = 32  # threads that read small files at once, since a store answers each after some time
+_GROUP = 256  # small files in memory at once
+_OURS = ("manifest.json", "errors.parquet", "summary.json", "summary.html")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a store holds.
+
+    Attributes:
+        pieces: `(shard, piece)` of each part.
+        shards: for each shard whose end was seen, how many pieces it has.
+    """
+
+    pieces: frozenset[Piece]
+    shards: Mapping[int, int]
+
+    def complete(self) -> set[int]:
+        """The shards of which every piece is done; they need not be read again."""
+        return {s for s, count in self.shards.items() if all((s, k) in self.pieces for k in range(count))}
+
+
+class Store:
+    """A run's output. It can be pickled and sent to where it writes.
+
+    Args:
+        url: a folder, or a URL of any file system that fsspec knows.
+        storage_options: for the file system, such as its endpoint.
+        tries: how often a write or read that fails is tried, with a pause before each that doubles.
+        pause: seconds before the second try.
+
+    Every method raises SaveError where the store cannot be written or read, at once where a disk is full or closed
+    to us, after all tries otherwise.
+    """
+
+    def __init__(
+        self, url: str, *, storage_options: Mapping[str, Any] | None = None, tries: int = 6, pause: float = 0.2
+    ) -> None:
+        """See the class."""
+        self.url = url
+        self.files = Files(url, storage_options=storage_options, tries=tries, pause=pause)
+
+    def prepare(
+        self, settings: Mapping[str, Any], *, about: Mapping[str, Any] | None = None, overwrite: bool = False
+    ) -> bool:
+        """Begin a run, or go on with one of the same settings; called once, before anything else writes.
+
+        Args:
+            settings: what the rows follow from, as JSON values; a run goes on only where all are the same.
+            about: what may differ from run to run, such as the engine, versions or the plan.
+            overwrite: throw an earlier run away.
+
+        Returns:
+            Whether an earlier run is gone on with.
+
+        Raises:
+            OptionError: the folder holds a run of other settings, or other files.
+        """
+        told, before = _plain(settings), self.manifest()
+        if overwrite and (before or not self._strange()):
+            self._clear()
+            before = None
+        elif before is None and self._strange():
+            raise OptionError(f"The folder {self.url!r} holds other files: give another OUTPUT, or an empty one.")
+        elif before is not None:
+            self._check(before.get("settings", {}), told)
+        self._tidy()
+        self.files.make("pairs", ".work/writing")
+        counts = {} if before is None else before.get("counts", {})
+        manifest = {
+            "format": 1,
+            "state": "running",
+            "settings": told,
+            "about": _plain(about or {}),
+            "counts": counts,
+            "began": _now() if before is None else before.get("began", _now()),
+            "ended": None,
+        }
+        self._write_manifest(manifest)
+        return before is not None
+
+    def manifest(self) -> dict[str, Any] | None:
+        """What `manifest.json` tells; None where there is none."""
+        content = self.files.read("manifest.json")
+        if content is None:
+            return None
+        try:
+            found = json.loads(content)
+        except ValueError as error:
+            raise SaveError(f"The manifest.json in {self.url!r} is damaged: give another OUTPUT.") from error
+        return found if isinstance(found, dict) else None
+
+    def _check(self, before: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        differs = [name.replace("_", " ") for name in {**before, **told} if before.get(name) != told.get(name)]
+        if differs:
+            raise OptionError(
+                f"The folder {self.url!r} holds a run with another {', '.join(differs)}: give another OUTPUT, or "
+                "--overwrite."
+            )
+
+    def _strange(self) -> bool:
+        """Whether there are files that no run put there, or rows of a run that nothing is known of."""
+        found = [name for name in self.files.names("") if not name.startswith(".")]
+        return any(name not in (*_OURS, "pairs") for name in found) or bool(self.files.names("pairs"))
+
+    def _clear(self) -> None:
+        self.files.remove("manifest.json", "errors.parquet")
+        self.files.remove_folder("pairs", ".work")
+
+    def _tidy(self) -> None:
+        """Remove what a killed run was writing, and errors of pieces that it did not finish."""
+        self.files.remove_folder(".work/writing")
+        done = self.done().pieces
+        names = [name for name in self.files.names(".work") if (at := _place(_ERRORS, name)) and at not in done]
+        self.files.remove(*(f".work/{name}" for name in names))
+
+    def done(self) -> Done:
+        """What is there already, by listing names."""
+        parts = (_place(_PART, name) for name in self.files.names("pairs"))
+        ended = (_place(_ENDED, name) for name in self.files.names(".work"))
+        return Done(frozenset(one for one in parts if one), dict(one for one in ended if one))
+
+    def has(self, shard: int, piece: int) -> bool:
+        """Whether a piece is done, as of now."""
+        return self.files.exists(f"pairs/{_part(shard, piece)}")
+
+    def put(self, shard: int, piece: int, table: Any, failures: Sequence[Failure] = (), *, last: bool = False) -> None:
+        """Write a piece: its failures, then whether it ends its shard, then its rows.
+
+        Args:
+            shard, piece: its place; another part there is replaced.
+            table: of `isthmus.scale.schema.table_of`; no rows are well too.
+            failures: the records of this piece that have no row, and why.
+            last: the shard ends with it.
+        """
+        errors = f".work/errors-{shard:05d}-{piece:05d}.parquet"
+        if failures:
+            self.files.write(errors, packed(errors_table(shard, failures)))
+        elif self.files.exists(errors):  # of an earlier try, which failed where this one did not
+            self.files.remove(errors)
+        if last:
+            self.files.write(f".work/ended-{shard:05d}-{piece + 1:05d}.json", b"{}")
+        self.files.write(f"pairs/{_part(shard, piece)}", packed(table))
+
+    def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
+        """Tell that a piece is at work, before it is.
+
+        Returns:
+            None as a rule. Where a process died at it, what that one told: `tries`, and what it gave to `note`.
+        """
+        name = _trying(shard, piece)
+        content = self.files.read(name)
+        try:
+            before = None if content is None else dict(json.loads(content))
+        except ValueError:
+            before = {"tries": 1}
+        self.note(shard, piece, {**(before or {}), "tries": (before or {}).get("tries", 0) + 1})
+        return before
+
+    def note(self, shard: int, piece: int, told: Mapping[str, Any]) -> None:
+        """Keep what is known of a piece at work, for the one who takes it where this process dies."""
+        self.files.write(_trying(shard, piece), json.dumps(_plain(told)).encode(), lasting=False)
+
+    def clear(self, shard: int, piece: int) -> None:
+        """Tell that a piece is no longer at work."""
+        self.files.remove(_trying(shard, piece))
+
+    def parts(self) -> Iterator[str]:
+        """The names of all parts in their order, for `read_part`."""
+        for shard, piece in sorted(self.done().pieces):
+            yield f"pairs/{_part(shard, piece)}"
+
+    def read_part(self, name: str) -> Any:
+        """A part as a `pyarrow.parquet.ParquetFile`, to be read by batches. Raises SaveError where it is damaged."""
+        try:
+            return needed("pyarrow.parquet").ParquetFile(self.files.open(name))
+        except (OSError, ValueError) as error:
+            raise SaveError(
+                f"{self.url.rstrip('/')}/{name} is damaged: remove it, and run isthmus map again."
+            ) from error
+
+    def finish(self, state: str = "complete", *, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Gather the errors of all pieces, count rows, and write the manifest; at the end of every run.
+
+        Args:
+            state: "complete", "interrupted" or "stopped".
+            about: joins what `prepare` was told.
+
+        Returns:
+            The manifest.
+        """
+        done = self.done()
+        failures = self._gather(done)
+        counts = {
+            "rows": self._count(),
+            "failures": failures,
+            "parts": len(done.pieces),
+            "shards_complete": len(done.complete()),
+        }
+        manifest = self.manifest() or {}
+        told = {**manifest.get("about", {}), **_plain(about or {})}
+        manifest |= {"state": state, "about": told, "counts": counts, "ended": _now()}
+        self._write_manifest(manifest)
+        return manifest
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        self.files.write("manifest.json", json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+
+    def _count(self) -> int:
+        """Rows of all parts, by the ends of their files."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            return sum(pool.map(self._rows, self.parts()))
+
+    def _rows(self, name: str) -> int:
+        with self.read_part(name) as part:
+            return int(part.metadata.num_rows)
+
+    def _gather(self, done: Done) -> int:
+        """Write `errors.parquet` from the errors of the pieces that are done, one after another; their number."""
+        names = sorted(name for name in self.files.names(".work") if _place(_ERRORS, name) in done.pieces)
+        count = 0
+        with tempfile.TemporaryFile() as beside:
+            with (
+                needed("pyarrow.parquet").ParquetWriter(beside, error_schema()) as writer,
+                ThreadPoolExecutor(_READERS) as pool,
+            ):
+                for start in range(0, len(names), _GROUP):
+                    tables = pool.map(self._table, (f".work/{name}" for name in names[start : start + _GROUP]))
+                    together = needed("pyarrow").concat_tables(tables)
+                    writer.write_table(together)
+                    count += together.num_rows
+            beside.seek(0)
+            self.files.write("errors.parquet", beside)
+        return count
+
+    def _table(self, name: str) -> Any:
+        with self.read_part(name) as part:
+            return part.read()
+
+
+def _place(pattern: re.Pattern[str], name: str) -> Piece | None:
+    found = pattern.fullmatch(name)
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def _part(shard: int, piece: int) -> str:
+    return f"part-{shard:05d}-{piece:05d}.parquet"
+
+
+def _trying(shard: int, piece: int) -> str:
+    return f".work/trying-{shard:05d}-{piece:05d}.json"
+
+
+def _plain(told: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back, so that both sides of a comparison went the same way."""
+    return dict(json.loads(json.dumps(told, default=str)))
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
