@@ -11,7 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from isthmus.scale.places import is_remote
 from isthmus.scale.raw import Raw
 
 _FETCHING = 32  # pictures that are fetched over a network at once
+_THREADS = 8  # that do what is done to pictures here
 _CHUNK = 4  # pictures that are asked for at once
 _PATIENCE = 300.0  # seconds for one such answer, before its process is ended
 _DEADLY = "Opening its picture ended the process that did it, twice: save it anew, or leave it out."
@@ -111,10 +112,10 @@ class _Child:
 class Coming:
     """Pictures that are being opened."""
 
-    parts: tuple[Future[list[Picture | Failure]], ...]
+    parts: tuple[Future[list[Any]], ...]
 
-    def result(self) -> list[Picture | Failure]:
-        """Wait for them; one for each record, in order."""
+    def result(self) -> list[Any]:
+        """Wait for them; one for each record in order, or a Failure."""
         return [one for part in self.parts for one in part.result()]
 
 
@@ -124,11 +125,15 @@ class Decoder:
     Args:
         workers: how many processes.
         opener: "module:function", what opens a picture there.
+        then: what is done to each picture in a thread of this process, before it is asked for. Where that raises
+            InputError the record has failed; where it raises anything else the picture is given as it is.
     """
 
-    def __init__(self, workers: int, *, opener: str = OPENER) -> None:
+    def __init__(self, workers: int, *, opener: str = OPENER, then: Callable[[Picture], Any] | None = None) -> None:
         """Nothing is started yet; see the class."""
-        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="isthmus-decode")
+        self._then = then
+        threads = max(1, workers) + (_THREADS if then is not None else 0)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="isthmus-decode")
         self._idle: SimpleQueue[_Child] = SimpleQueue()
         self._children = [_Child(opener) for _ in range(max(1, workers))]
         for child in self._children:
@@ -153,13 +158,13 @@ class Decoder:
         parts = [raws[start : start + _CHUNK] for start in range(0, len(raws), _CHUNK)]
         return Coming(tuple(self._pool.submit(self._opened, part, coming) for part in parts))
 
-    def decode(self, raws: Sequence[Raw]) -> list[Picture | Failure]:
+    def decode(self, raws: Sequence[Raw]) -> list[Any]:
         """The pictures of some records in their order, each upright in RGB, or why it cannot be opened."""
         return self.begin(raws).result()
 
-    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Picture | Failure]:
+    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Any]:
         given: dict[int, bytes | str] = {}
-        found: dict[int, Picture | Failure] = {}
+        found: dict[int, Any] = {}
         for place, raw in enumerate(raws):
             try:
                 given[place] = coming[raw.picture].result() if raw.picture in coming else raw.picture  # type: ignore[index]
@@ -170,8 +175,19 @@ class Decoder:
             answers = _asked(child, list(given.values()))
         finally:
             self._idle.put(child)
-        found |= {place: _found(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
+        found |= {place: self._done(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
         return [found[place] for place in range(len(raws))]
+
+    def _done(self, raw: Raw, answer: Any) -> Any:
+        picture = _found(raw, answer)
+        if self._then is None or isinstance(picture, Failure):
+            return picture
+        try:
+            return self._then(picture)
+        except InputError as error:
+            return Failure(raw.id, str(error))
+        except Exception:  # whoever uses it meets the same, and knows better what it means
+            return picture
 
 
 def _asked(child: _Child, pictures: list[bytes | str]) -> list[Any]:

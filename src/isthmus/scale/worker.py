@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -13,7 +14,7 @@ from isthmus.encoders.pictures import Picture
 from isthmus.encoders.sharing import sharing
 from isthmus.errors import InputError, IsthmusError, ModelError, OptionError
 from isthmus.explainer import explain
-from isthmus.preparing import planned
+from isthmus.preparing import Ready, planned, ready
 from isthmus.scale.decoding import Coming, Decoder
 from isthmus.scale.job import Job, decoders_for
 from isthmus.scale.journal import Journal, Keeper, in_halves
@@ -24,6 +25,7 @@ from isthmus.scale.vectors import picture_vectors
 from isthmus.targets import embeddings_of
 
 Row: TypeAlias = dict[str, Any]
+_Picture: TypeAlias = Picture | Ready
 _DEADLY = "Explaining it ended the process that did it, twice: leave it out."
 
 
@@ -63,7 +65,11 @@ class Worker:
         """Load the model."""
         self.job, self._store = job, store
         self.model = job.load() if model is None else model
-        self._decoder = Decoder(job.decoders or decoders_for(self.model.device.type), opener=job.opener)
+        self._decoder = Decoder(
+            job.decoders or decoders_for(self.model.device.type),
+            opener=job.opener,
+            then=None if job.stored == "vectors" else partial(ready, self.model),  # while the batch before it runs
+        )
         self._ahead: tuple[tuple[str, ...], Coming] | None = None
         self._worked, self._strange = False, 0
 
@@ -152,13 +158,13 @@ class Worker:
         self,
         pairs: Sequence[_Pair],
         batch: Sequence[int],
-        opened: Sequence[Picture | Failure],
+        opened: Sequence[_Picture | Failure],
         rows: dict[int, list[Row]],
         failed: dict[str, str],
     ) -> None:
         """Explain a batch by each method; rows and failures join those that are there."""
         pictures = dict(zip(_names(pairs, batch), opened, strict=True))
-        good: list[tuple[int, _Pair, Picture]] = []
+        good: list[tuple[int, _Pair, _Picture]] = []
         for place in batch:
             pair = pairs[place]
             picture = pictures[pair.raw.id]
@@ -174,7 +180,7 @@ class Worker:
                     else:
                         rows.setdefault(place, []).append(row)
 
-    def _rows(self, batch: Sequence[tuple[int, _Pair, Picture]], method: str) -> list[Row | str]:
+    def _rows(self, batch: Sequence[tuple[int, _Pair, _Picture]], method: str) -> list[Row | str]:
         """The row of each pair, or why there is none; on an error each half alone, until the bad ones are found."""
         try:
             found = self._explained(batch, method)
@@ -199,7 +205,7 @@ class Worker:
                 raise ModelError(f"This model could explain none of {self._strange} pairs ({_said(error)}).") from error
         return str(error) if isinstance(error, IsthmusError) else f"It cannot be explained ({_said(error)})."
 
-    def _explained(self, batch: Sequence[tuple[int, _Pair, Picture]], method: str) -> list[Row]:
+    def _explained(self, batch: Sequence[tuple[int, _Pair, _Picture]], method: str) -> list[Row]:
         job = self.job
         pictures, texts = [picture for _, _, picture in batch], [pair.text for _, pair, _ in batch]
         more: list[Mapping[str, Any]] = [{}] * len(batch)
@@ -223,7 +229,7 @@ class Worker:
             for one, (_, pair, _), extra in zip(found, batch, more, strict=True)
         ]
 
-    def _vectors(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[Mapping[str, Any]]:
+    def _vectors(self, pictures: Sequence[_Picture], texts: Sequence[str]) -> list[Mapping[str, Any]]:
         distinct = list({id(one): one for one in pictures}.values())
         found = picture_vectors(self.model, distinct, batch_size=len(distinct), **self.job.vector_options)
         of = {id(one): vectors for one, vectors in zip(distinct, found, strict=True)}
