@@ -53,7 +53,7 @@ def _content(where: Mapping[str, Any]) -> bytes | None:
 def _member(stream: Any, name: str) -> bytes | None:
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for member in archive:
-            if member.name.removeprefix("./") == name:
+            if member.name.removeprefix("./").lower() == name.removeprefix("./").lower():  # readers lower suffixes
                 found = archive.extractfile(member)
                 return None if found is None else found.read()
     return None
