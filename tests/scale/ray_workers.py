@@ -1,0 +1,63 @@
+"""Workers of a Ray cluster that misbehave; the cluster's machines import this module."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from isthmus.scale.actors import Explainer
+from isthmus.scale.pieces import Piece
+from isthmus.scale.raw import Raw
+
+
+def noted() -> Path:
+    """The folder that workers leave notes in."""
+    return Path(os.environ["ISTHMUS_TEST_NOTES"])
+
+
+def note(kind: str, text: str = "") -> None:
+    (noted() / f"{kind}-{uuid.uuid4().hex}").write_text(text or str(os.getpid()))
+
+
+class Telling(Explainer):
+    """Leaves a note for each load of the model, with what it is on."""
+
+    def _ended(self, piece: Piece) -> dict[str, Any]:
+        import ray
+
+        if self._worker is None:
+            node = ray.get_runtime_context().get_node_id()
+            note("load", f"{os.getpid()} {node} {'gpu' if ray.get_gpu_ids() else 'cpu'}")
+        return super()._ended(piece)
+
+
+class Slow(Telling):
+    """Takes a second for each piece, so that it can be killed at one."""
+
+    def _ended(self, piece: Piece) -> dict[str, Any]:
+        note("piece", f"{os.getpid()} {piece.shard} {piece.number}")
+        time.sleep(1)
+        return super()._ended(piece)
+
+
+class Deadly(Telling):
+    """Dies at one record, whenever it explains it."""
+
+    def _ended(self, piece: Piece) -> dict[str, Any]:
+        if any(isinstance(item, Raw) and "deadly" in item.texts[0] for item in piece.items):
+            import isthmus.scale.worker as worker
+
+            explain = worker.explain
+
+            def deadly(model: Any, pictures: Any, texts: Any, **options: Any) -> Any:
+                if any("deadly" in text for text in texts):
+                    note("death")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return explain(model, pictures, texts, **options)
+
+            worker.explain = deadly
+        return super()._ended(piece)
