@@ -1,4 +1,4 @@
-"""A hundred million pairs on paper: machines, hours and storage from measured rates, and what is not measured said so."""
+"""A hundred million pairs on paper: machines, hours and storage from measured rates, and which are not measured."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def _parts(points: Points) -> Iterator[str]:
     yield (
         f"{PAIRS:,} pairs, `nib`, both sides, {DTYPE}. `default`: layer 0, 10 nodes; `light`: layer 9, 3 nodes. A CPU "
         f"machine has {CORES} cores, a GPU machine {CARDS} H200s; rates of more cores and GPUs than were measured are "
-        f"products. On a CPU the engine takes {beside:.0f} ms of a core for each pair beside the loop (measured above). "
-        "An H200 computes as an H100 does and has more memory, so a figure of an H100 stands for it."
+        f"products. On a CPU the engine takes {beside:.0f} ms of a core a pair beside the loop (measured above). An "
+        "H200 computes as an H100 does and has more memory, so a figure of an H100 stands for it."
     )
     heads = ["model", "setting", "on", "pairs/s a machine", "machine hours", "hours", "basis"]
     yield grid_markdown(heads, _machines(beside / 1e3))
@@ -155,7 +155,7 @@ def _storage(points: Points) -> Iterator[str]:
         fastest = card_rate("b32", "default")
         yield (
             f"Input: {PAIRS * size / 1e12:,.0f} TB at {size / 1e3:,.0f} kB a picture, the mean of those measured here. "
-            f"Opening one takes {taken:.1f} ms of a core (measured): {PAIRS * taken / 3.6e6:,.0f} core hours in all, and "
+            f"Opening one takes {taken:.1f} ms of a core (measured): {PAIRS * taken / 3.6e6:,.0f} core hours, and "
             f"{fastest.value * taken / 1e3:.1f} cores beside a GPU that explains {fastest.value:,.0f} pairs/s, which "
             f"reads {fastest.value * size / 1e6:,.0f} MB/s."
         )
