@@ -144,7 +144,7 @@ def test_rows_are_those_of_a_plain_loop_and_each_worker_loads_once(
     cluster: Any, notes: Path, empty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a mixed cluster: one worker on the GPU, one on the other machine's core, in one pool."""
-    monkeypatch.setattr(engine, "Explainer", ray_workers.Slow)
+    monkeypatch.setattr(engine, "Explainer", ray_workers.Together)
     source, store = made(tmp_path / "in"), store_of(tmp_path / "out")
     with within(150):
         parts = list(engine.parts(source, JOB, store, address=cluster.address, size=SIZE))
