@@ -60,8 +60,11 @@ class Batch:
 
 
 @dataclass(frozen=True, eq=False)
-class _One:
-    """A picture as the model takes it: inputs of one row, with the digests of their bytes."""
+class Ready:
+    """A picture as the model takes it: inputs of one row, with the digests of their bytes.
+
+    Whoever makes one ahead of a call, by `ready`, gives it to the call in place of the picture.
+    """
 
     inputs: Inputs
     digests: dict[str, bytes]
@@ -71,6 +74,7 @@ class _One:
 
     @property
     def size(self) -> int:
+        """Its bytes."""
         return self.shown.pixels.nbytes + sum(v.nbytes for v in self.inputs.values() if isinstance(v, Tensor))
 
 
@@ -100,7 +104,7 @@ class Preparing:
         """Nothing is opened yet; see the class."""
         self._model, self._pictures, self._captions, self._pairs = model, pictures, texts, pairs
         self._truncate, self._shared, self._cut = truncate, shared, cut
-        self._coming: dict[Hashable, Future[_One]] = {}
+        self._coming: dict[Hashable, Future[Ready]] = {}
         self._pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="isthmus")
 
     def __enter__(self) -> Preparing:
@@ -116,9 +120,11 @@ class Preparing:
         if self._pictures is None or len(self._pictures) == 1:
             return
         for item in (self._pictures[self._pairs[n][0]] for n in batch):
+            if isinstance(item, Ready):
+                continue
             key = self._key(item)
             if key not in self._coming and self._shared.get(key) is None:
-                self._coming[key] = self._pool.submit(_prepared, self._model, item)
+                self._coming[key] = self._pool.submit(ready, self._model, item)
 
     def of(self, batch: Sequence[int]) -> dict[Side, Batch]:
         """The sides of a batch of pairs.
@@ -149,12 +155,14 @@ class Preparing:
             shown=[ones[row].shown for row in rows],
         )
 
-    def _one(self, item: Any) -> _One:
+    def _one(self, item: Any) -> Ready:
+        if isinstance(item, Ready):
+            return item
         key = self._key(item)
-        found: _One | None = self._shared.get(key)
+        found: Ready | None = self._shared.get(key)
         if found is None:
             coming = self._coming.pop(key, None)
-            found = _prepared(self._model, item) if coming is None else coming.result()
+            found = ready(self._model, item) if coming is None else coming.result()
             self._shared.put(key, found, found.size)
         return found
 
@@ -187,13 +195,14 @@ def key_of(picture: Any) -> Hashable:
     return str(picture) if isinstance(picture, (str, Path)) else Same(picture)
 
 
-def _prepared(model: DualEncoder, item: Any) -> _One:
+def ready(model: DualEncoder, item: Any) -> Ready:
+    """A picture of whatever kind, made ready for a model; in any thread. Raises InputError where it cannot be used."""
     picture = item if isinstance(item, PreparedImage) else open_picture(item)
     with torch.inference_mode(False):
         inputs, (frame,), (layout,) = model.processing.pictures([picture])
     shown = model.processing.shown(picture) if isinstance(picture, PreparedImage) else picture
     digests = {name: digests_of(value)[0] for name, value in inputs.items() if isinstance(value, Tensor)}
-    return _One(inputs, digests, frame, layout, Shown(display_copy(shown), shown.source))
+    return Ready(inputs, digests, frame, layout, Shown(display_copy(shown), shown.source))
 
 
 def _joined(inputs: Sequence[Inputs]) -> Inputs:

@@ -54,20 +54,28 @@ class Slow(Telling):
         return super()._explained(piece)
 
 
+def patch() -> None:
+    """Let this process die wherever it explains a deadly record."""
+    import isthmus.scale.worker as worker
+
+    explain = worker.explain
+
+    def deadly(model: Any, pictures: Any, texts: Any, **options: Any) -> Any:
+        if any("deadly" in text for text in texts):
+            note("death")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return explain(model, pictures, texts, **options)
+
+    worker.explain = deadly
+
+
 class Deadly(Telling):
-    """Dies at one record, whenever it explains it."""
+    """Dies at one record, whenever it explains it; so does the process that it watches then."""
 
     def _ended(self, piece: Piece) -> dict[str, Any]:
         if any(isinstance(item, Raw) and "deadly" in item.texts[0] for item in piece.items):
-            import isthmus.scale.worker as worker
+            from isthmus.scale import quarantine
 
-            explain = worker.explain
-
-            def deadly(model: Any, pictures: Any, texts: Any, **options: Any) -> Any:
-                if any("deadly" in text for text in texts):
-                    note("death")
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return explain(model, pictures, texts, **options)
-
-            worker.explain = deadly
+            quarantine.BEFORE = "import ray_workers; ray_workers.patch()"
+            patch()
         return super()._ended(piece)

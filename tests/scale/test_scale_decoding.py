@@ -35,7 +35,7 @@ def raws(count: int) -> list[Raw]:
 
 
 def children(decoder: Decoder) -> list[int]:
-    return [child._process.pid for child in decoder._children if child._process is not None]
+    return [child.pid for child in decoder._children if child.pid is not None]
 
 
 def test_the_same_pixels_in_order(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def fresh(seed: int) -> Any:
 def test_a_picture_that_takes_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "_PATIENCE", 0.05)
     with Decoder(1, opener="poison:slow") as decoder:
-        decoder._children[0]._start()
+        decoder._children[0].start()
         (found,) = decoder.decode(raws(1))
     assert isinstance(found, Failure)
 

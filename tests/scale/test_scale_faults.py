@@ -15,6 +15,7 @@ from typing import Any
 
 import fsspec
 import numpy as np
+import poison
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 from given import errors_in, rows_in, table, tar
@@ -254,22 +255,28 @@ def test_a_picture_that_kills_what_decodes_it(tiny: Any, tmp_path: Path, monkeyp
     check(tmp_path / "out", [name for name in ids(16) if name != ids(16)[5]], ["pictures/deadly.jpg"], tiny)
 
 
-def test_a_pair_that_kills_what_explains_it(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("deadly", [[9], [0, 1, 19]])
+def test_pairs_that_kill_what_explains_them(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deadly: list[int]
+) -> None:
+    """The first death ends the run; the next one finds the pair in a process that it watches."""
     source, output = table(tmp_path / "in", 20), tmp_path / "out"
-    source.write_text(source.read_text().replace(f'"{ids(20)[9]}", "text": "', f'"{ids(20)[9]}", "text": "deadly '))
-    explain = isthmus.explain
+    bad = [ids(20)[n] for n in deadly]
+    text = source.read_text()
+    for name in bad:
+        text = text.replace(f'"{name}", "text": "', f'"{name}", "text": "deadly ')
+    source.write_text(text)
+    monkeypatch.setattr("isthmus.scale.quarantine.BEFORE", "import poison; poison.patch()")
 
-    def deadly(model: Any, pictures: Any, texts: Any, **options: Any) -> Any:
-        if any(text.startswith("deadly") for text in texts):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return explain(model, pictures, texts, **options)
+    def work() -> None:
+        poison.patch()
+        isthmus.map(source, output, model=tiny, **OPTIONS)
 
-    monkeypatch.setattr("isthmus.scale.worker.explain", deadly)
     lives = 1
-    while code := ended(in_a_child(lambda: isthmus.map(source, output, model=tiny, **OPTIONS))):
+    while code := ended(in_a_child(work)):
         assert code == -signal.SIGKILL
         lives += 1
-        assert lives < 10
-    assert lives > 3
-    check(output, [name for name in ids(20) if name != ids(20)[9]], [ids(20)[9]], tiny)
-    assert "ended the process" in errors_in(output)[ids(20)[9]]
+    assert lives <= len(deadly) + 1
+    check(output, [name for name in ids(20) if name not in bad], bad, tiny)
+    assert all("ended the process" in errors_in(output)[name] for name in bad)
+    assert not list((output / ".work").glob("trying*"))

@@ -117,6 +117,7 @@ def test_what_makes_no_sense_is_refused_at_once(tiny: Any, tmp_path: Path) -> No
         ({"engine": "spark"}, "engine must be"),
         ({"engine": "ray", "model": tiny}, "loads the model in each of its actors"),
         ({"piece_size": 0}, "piece_size must be"),
+        ({"cores": 0}, "cores must be"),
         ({"max_failures": -1}, "max_failures must be"),
         ({"sides": "top"}, "sides must be"),
         ({"nonsense": 1}, "has no option 'nonsense'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import isthmus
 from isthmus.datasets.records import Failure
 from isthmus.errors import ModelError, OptionError
 from isthmus.scale.job import Job, decoders_for
-from isthmus.scale.journal import Journal
 from isthmus.scale.pieces import Piece, pieces
 from isthmus.scale.raw import Raw
 from isthmus.scale.schema import Where
@@ -139,74 +139,54 @@ def test_errors_that_are_not_of_a_pair_end_the_run(tiny: Any, monkeypatch: pytes
 
 
 class Kept:
-    """A store that keeps one journal."""
+    """A store that keeps word of one piece."""
 
     def __init__(self) -> None:
         self.told: dict[str, Any] | None = None
-        self.notes = 0
 
     def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
-        before = self.told
-        self.note(shard, piece, {**(before or {}), "tries": (before or {}).get("tries", 0) + 1})
+        before, self.told = self.told, {"tries": 1}
         return before
-
-    def note(self, shard: int, piece: int, told: dict[str, Any]) -> None:
-        self.told, self.notes = dict(told), self.notes + 1
 
     def clear(self, shard: int, piece: int) -> None:
         self.told = None
 
 
-PLAN = [[*range(start, start + 8)] for start in range(0, 32, 8)]
+def test_a_piece_that_a_process_died_at(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process does it, to the same rows; what kills that one is found, and nothing else is blamed."""
+    monkeypatch.setattr("isthmus.scale.quarantine.BEFORE", "import poison; poison.patch()")
+    kept, job = Kept(), Job(model=tiny.name, device="cpu", batch_size=8, options={"steps": 1})
+    with Worker(job, store=kept, model=tiny) as worker:
+        usual = worker.run(many(9))
+        kept.clear(0, 0)
+        assert usual.table.num_rows == 9
+        kept.told = {"tries": 1}
+        found = worker.run(many(9))
+        assert [one.id for one in found.failures] == ["p5"]
+        assert "ended the process" in found.failures[0].reason
+        names = [row["id"] for row in found.table.to_pylist()]
+        assert names == [f"p{n}" for n in range(9) if n != 5]
+        monkeypatch.setattr("isthmus.scale.quarantine.BEFORE", "")
+        kept.told = {"tries": 7}
+        assert worker.run(many(9)).table.equals(usual.table)
 
 
-@pytest.mark.parametrize("deadly", [{13}, {0}, {31}, {3, 4}, {1, 9, 30}, set()])
-def test_the_journal_finds_what_kills(deadly: set[int]) -> None:
+def test_a_model_without_a_name_is_not_watched(make_tiny: Callable[..., Any]) -> None:
+    kept, job = Kept(), Job(model="nowhere/no-such-model", batch_size=8, options={"steps": 1})
+    kept.told = {"tries": 1}
+    with Worker(job, store=kept, model=make_tiny()) as worker:
+        assert worker.run(many(9)).table.num_rows == 9
+
+
+def test_only_a_process_that_dies_leaves_word(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        assert kept.told is not None
+        raise KeyboardInterrupt
+
     kept = Kept()
-    lives, done = 0, None
-    while done is None:
-        lives += 1
-        journal = Journal(kept, 0, 0)
-        done = lived(journal, deadly)
-    assert journal.deadly == deadly
-    assert sorted(done) == [one for one in range(32) if one not in deadly]
-    assert lives <= 7 * len(deadly) + 1
-
-
-def lived(journal: Journal, deadly: set[int]) -> list[int] | None:
-    """The pairs that a process does at a piece; None where it dies at one."""
-    done: list[int] = []
-    for batch in journal.batches(PLAN):
-        journal.at(batch)
-        if deadly & set(batch):
-            return None
-        done += batch
-    return done
-
-
-def test_the_journal_blames_nobody_for_what_comes_from_outside() -> None:
-    """Killed at another place each time, and interrupted at the same one, nothing is said to be deadly."""
-    kept = Kept()
-    for dies_at in (5, 0, 3, 1):
-        journal = Journal(kept, 0, 0)
-        for number, batch in enumerate(journal.batches(PLAN)):
-            journal.at(batch)
-            if number == dies_at:
-                break
-    for _ in range(5):
-        journal = Journal(kept, 0, 0)
-        journal.at(journal.batches([[7]])[0])
-        journal.forget()
-    assert Journal(kept, 0, 0).deadly == set()
-
-
-def test_the_journal_costs_one_write_as_a_rule() -> None:
-    kept = Kept()
-    journal = Journal(kept, 0, 0)
-    for batch in journal.batches(PLAN):
-        journal.at(batch)
-    assert kept.notes == 1
-    journal.forget()
+    monkeypatch.setattr("isthmus.scale.worker.explain", interrupted)
+    with Worker(Job(batch_size=4), store=kept, model=tiny) as worker, pytest.raises(KeyboardInterrupt):
+        worker.run(many(9))
     assert kept.told is None
 
 

@@ -62,7 +62,8 @@ def map(
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many records from the beginning.")] = None,
     shards: Annotated[str | None, typer.Option(metavar="N/M", help="The Nth of M parts of the input.")] = None,
     engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster.")] = Engine.local,
-    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; see docs/scale.md.")] = None,
+    address: Annotated[str | None, typer.Option(help="Of the Ray cluster; see docs/scale-cluster.md.")] = None,
+    cores: Annotated[int | None, typer.Option(min=1, help="Of each worker of the cluster without a GPU.")] = None,
     stored: Annotated[Stored, typer.Option(help="How maps are kept.")] = Stored.float32,
     layer: Annotated[
         str | None, typer.Option(help="Block whose input is explained: 0..depth, -1.., or a fraction.")
@@ -115,6 +116,7 @@ def map(
                 shards=shards,
                 engine=engine.value,
                 address=address,
+                cores=cores,
                 stored=stored.value,
                 sides=sides.value,
                 preset=preset,

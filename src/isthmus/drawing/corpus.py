@@ -50,9 +50,9 @@ def corpus_page(told: Mapping[str, Any], examples: Mapping[str, Mapping[str, Seq
         title: what the page is called.
     """
     sheet = files("isthmus.drawing").joinpath("corpus.css").read_text(encoding="utf-8")
-    methods = told["methods"]
+    methods, alone = told["methods"], " class='spoken'"  # one method is named above already, but for a screen reader
     body = "\n".join(
-        (f"<h2>{escape(name)}</h2>" if len(methods) > 1 else "") + _method(found, examples[name])
+        f"<h2{'' if len(methods) > 1 else alone}>{escape(name)}</h2>" + _method(found, examples[name])
         for name, found in methods.items()
     )
     return whole_page(

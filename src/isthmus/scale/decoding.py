@@ -6,12 +6,7 @@ It imports neither torch nor the user's script, starts in a moment, and ends whe
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,99 +17,27 @@ from PIL import Image
 
 from isthmus.datasets.records import Failure
 from isthmus.encoders.pictures import Picture
-from isthmus.errors import InputError, IsthmusError
+from isthmus.errors import InputError
+from isthmus.scale.child import Child, DiedError
 from isthmus.scale.opening import OPENER, fetched
 from isthmus.scale.places import is_remote
 from isthmus.scale.raw import Raw
 
 _FETCHING = 32  # pictures that are fetched over a network at once
+_THREADS = 8  # that do what is done to pictures here
 _CHUNK = 4  # pictures that are asked for at once
 _PATIENCE = 300.0  # seconds for one such answer, before its process is ended
 _DEADLY = "Opening its picture ended the process that did it, twice: save it anew, or leave it out."
-
-
-class _DiedError(Exception):
-    """The process ended before it answered."""
-
-
-class _Child:
-    """A process that opens pictures; it starts when it is first asked, and anew after it died."""
-
-    def __init__(self, opener: str) -> None:
-        self._opener = opener
-        self._process: subprocess.Popen[bytes] | None = None
-        self._over = threading.Event()
-
-    def ask(self, pictures: list[bytes | str]) -> list[Any]:
-        """Its answers. Raises _DiedError where it ends, or takes for ever."""
-        if self._over.is_set():
-            raise _DiedError
-        process = self._process or self._start()
-        assert process.stdin is not None
-        watch = threading.Timer(_PATIENCE, process.kill)
-        watch.daemon = True
-        watch.start()
-        try:
-            pickle.dump(pictures, process.stdin, protocol=5)
-            process.stdin.flush()
-            found: list[Any] = pickle.load(process.stdout)  # type: ignore[arg-type]
-            return found
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self.end()
-            raise _DiedError from error
-        finally:
-            watch.cancel()
-
-    def _start(self, tries: int = 3) -> subprocess.Popen[bytes]:
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from isthmus.scale.opening import serve; serve({self._opener!r})"
-        )
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # an interrupt from the keyboard is for this process alone
-        )
-        self._process = process
-        try:
-            pickle.load(process.stdout)  # type: ignore[arg-type]
-        except (EOFError, OSError, pickle.UnpicklingError) as error:
-            self.end()
-            if tries > 1 and not self._over.is_set():  # it may have been killed
-                return self._start(tries - 1)
-            raise IsthmusError(
-                "A process that opens pictures cannot be started: "
-                "see what python -c 'import isthmus.scale.opening' says."
-            ) from error
-        return process
-
-    def close(self) -> None:
-        """End it for good."""
-        self._over.set()
-        self.end()
-
-    def end(self) -> None:
-        """End it; it starts anew when it is asked again."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    stream.close()  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, eq=False)
 class Coming:
     """Pictures that are being opened."""
 
-    parts: tuple[Future[list[Picture | Failure]], ...]
+    parts: tuple[Future[list[Any]], ...]
 
-    def result(self) -> list[Picture | Failure]:
-        """Wait for them; one for each record, in order."""
+    def result(self) -> list[Any]:
+        """Wait for them; one for each record in order, or a Failure."""
         return [one for part in self.parts for one in part.result()]
 
 
@@ -124,13 +47,21 @@ class Decoder:
     Args:
         workers: how many processes.
         opener: "module:function", what opens a picture there.
+        then: what is done to each picture in a thread of this process, before it is asked for. Where that raises
+            InputError the record has failed; where it raises anything else the picture is given as it is.
     """
 
-    def __init__(self, workers: int, *, opener: str = OPENER) -> None:
+    def __init__(self, workers: int, *, opener: str = OPENER, then: Callable[[Picture], Any] | None = None) -> None:
         """Nothing is started yet; see the class."""
-        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="isthmus-decode")
-        self._idle: SimpleQueue[_Child] = SimpleQueue()
-        self._children = [_Child(opener) for _ in range(max(1, workers))]
+        self._then = then
+        threads = max(1, workers) + (_THREADS if then is not None else 0)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="isthmus-decode")
+        self._idle: SimpleQueue[Child] = SimpleQueue()
+        alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._children = [
+            Child("isthmus.scale.opening:served", opener, patience=_PATIENCE, environment=alone)
+            for _ in range(max(1, workers))
+        ]
         for child in self._children:
             self._idle.put(child)
         self._fetching = ThreadPoolExecutor(_FETCHING, thread_name_prefix="isthmus-fetch")
@@ -153,13 +84,13 @@ class Decoder:
         parts = [raws[start : start + _CHUNK] for start in range(0, len(raws), _CHUNK)]
         return Coming(tuple(self._pool.submit(self._opened, part, coming) for part in parts))
 
-    def decode(self, raws: Sequence[Raw]) -> list[Picture | Failure]:
+    def decode(self, raws: Sequence[Raw]) -> list[Any]:
         """The pictures of some records in their order, each upright in RGB, or why it cannot be opened."""
         return self.begin(raws).result()
 
-    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Picture | Failure]:
+    def _opened(self, raws: Sequence[Raw], coming: Mapping[str, Future[bytes]]) -> list[Any]:
         given: dict[int, bytes | str] = {}
-        found: dict[int, Picture | Failure] = {}
+        found: dict[int, Any] = {}
         for place, raw in enumerate(raws):
             try:
                 given[place] = coming[raw.picture].result() if raw.picture in coming else raw.picture  # type: ignore[index]
@@ -170,17 +101,29 @@ class Decoder:
             answers = _asked(child, list(given.values()))
         finally:
             self._idle.put(child)
-        found |= {place: _found(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
+        found |= {place: self._done(raws[place], answer) for place, answer in zip(given, answers, strict=True)}
         return [found[place] for place in range(len(raws))]
 
+    def _done(self, raw: Raw, answer: Any) -> Any:
+        picture = _found(raw, answer)
+        if self._then is None or isinstance(picture, Failure):
+            return picture
+        try:
+            return self._then(picture)
+        except InputError as error:
+            return Failure(raw.id, str(error))
+        except Exception:  # whoever uses it meets the same, and knows better what it means
+            return picture
 
-def _asked(child: _Child, pictures: list[bytes | str]) -> list[Any]:
+
+def _asked(child: Child, pictures: list[bytes | str]) -> list[Any]:
     """Ask a process, twice where it dies; then each half alone, until the one is found that it dies of."""
     if not pictures:
         return []
     for _ in range(2):
-        with suppress(_DiedError):
-            return child.ask(pictures)
+        with suppress(DiedError):
+            found: list[Any] = child.ask(pictures)
+            return found
     if len(pictures) == 1:
         return [_DEADLY]
     middle = len(pictures) // 2

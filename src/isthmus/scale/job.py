@@ -106,5 +106,6 @@ class Job:
 
 def decoders_for(device: str, cores: int | None = None) -> int:
     """How many processes open pictures for one model: on a CPU the model needs the cores, a GPU needs the pictures."""
-    cores = cores or os.cpu_count() or 1
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if device == "cpu" else max(2, min(8, cores // 2))

@@ -57,6 +57,7 @@ def map(
     shards: str | None = None,
     engine: Engine = "local",
     address: str | None = None,
+    cores: int | None = None,
     stored: str = "float32",
     sides: Sequence[str] | str | None = None,
     preset: str | None = None,
@@ -69,7 +70,6 @@ def map(
     max_failures: int | None = None,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
-    ray_options: Mapping[str, Any] | None = None,
     progress: Listener | None = None,
     notice: Callable[[str], None] | None = None,
     **options: Any,
@@ -88,6 +88,7 @@ def map(
         shards: "N/M", the Nth of M parts of the input's shards.
         engine: "local" for this machine; "ray" for a cluster, with the extra `ray`.
         address: of the Ray cluster; None for the one that runs here, or a new one.
+        cores: of each worker of the Ray cluster that has no GPU; docs/scale-cluster.md.
         stored: how maps are kept: "float32", "float16", "int8", or "vectors" in their place; docs/scale.md.
         sides, preset, truncate: as of `isthmus.explain`.
         device, dtype: as of `isthmus.load`.
@@ -97,7 +98,6 @@ def map(
         max_failures: stop where more than so many pairs fail.
         overwrite: throw away what an earlier run wrote.
         storage_options: of the output's file system.
-        ray_options: of the Ray engine, see docs/scale.md.
         progress: told how far the run is.
         notice: told what a user should know of the input or the model.
         options: the method's own, as of `isthmus.explain`.
@@ -127,7 +127,7 @@ def map(
         decoders=workers,
     )
     job.check()
-    _check(engine, model, piece_size, max_failures)
+    _check(engine, model, piece_size, max_failures, cores)
     planned = plan(
         source,
         image_column=image_column,
@@ -155,7 +155,7 @@ def map(
     }
     run = _Run(planned, job, Store(str(output), storage_options=storage_options), piece_size, max_failures, progress)
     if engine == "ray":
-        return run.with_ray(settings, overwrite, address, ray_options or {})
+        return run.with_ray(settings, overwrite, address, cores)
     return run.here(settings, overwrite, model, notice)
 
 
@@ -194,13 +194,15 @@ class _Run:
         )
 
     def with_ray(
-        self, settings: Mapping[str, Any], overwrite: bool, address: str | None, ray_options: Mapping[str, Any]
+        self, settings: Mapping[str, Any], overwrite: bool, address: str | None, cores: int | None
     ) -> MapResult:
         needed("ray")
+        from isthmus.scale.cluster import CORES
         from isthmus.scale.ray import parts
 
         self._prepare(settings, overwrite, "ray")
-        found = parts(self.plan, self.job, self.store, address=address, size=self.piece_size, **ray_options)
+        size, cores = self.piece_size, cores or CORES
+        found = parts(self.plan, self.job, self.store, address=address, size=size, cores=cores)
         complete = self.store.done().complete()
         before = sum(shard.records or 0 for shard in self.plan.shards if shard.number in complete)
 
@@ -236,9 +238,11 @@ class _Run:
         return MapResult(self.store.url, int(counts["rows"]), int(counts["failures"]), progress)
 
 
-def _check(engine: str, model: Any, piece_size: int, max_failures: int | None) -> None:
+def _check(engine: str, model: Any, piece_size: int, max_failures: int | None, cores: int | None) -> None:
     if engine not in ("local", "ray"):
         raise OptionError(f'engine must be "local" or "ray", not {engine!r}.')
+    if cores is not None and cores < 1:
+        raise OptionError(f"cores must be at least 1, not {cores}.")
     if engine == "ray" and isinstance(model, DualEncoder):
         raise OptionError("The Ray engine loads the model in each of its actors: give its name or folder.")
     if isinstance(piece_size, bool) or not isinstance(piece_size, int) or piece_size < 1:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-import pickle
-import signal
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from isthmus.datasets.values import BadRecordError, encoded_picture
@@ -46,26 +41,11 @@ def fetched(url: str) -> bytes:
         raise InputError(f"The picture {url!r} cannot be fetched ({said}): check the network.") from error
 
 
-def serve(opener: str) -> None:
-    """Answer requests on standard input, each a list of pictures, with a list of results, until it ends.
-
-    A result is `(width, height, bytes)`, or a sentence that says why there is none.
-    """
-    with suppress(ValueError, OSError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that asks
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+def served(opener: str) -> Callable[[list[bytes | str]], list[Any]]:
+    """What opens pictures by "module:function": for each `(width, height, bytes)`, or a sentence that says why not."""
     module, _, name = opener.partition(":")
     function: Callable[[bytes | str], Picture] = getattr(importlib.import_module(module), name)
-    pickle.dump("ready", answers)
-    answers.flush()
-    while True:
-        try:
-            wanted = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        pickle.dump([_answer(function, picture) for picture in wanted], answers, protocol=5)
-        answers.flush()
+    return lambda pictures: [_answer(function, picture) for picture in pictures]
 
 
 def _answer(function: Callable[[bytes | str], Picture], picture: bytes | str) -> Any:

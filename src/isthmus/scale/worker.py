@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from isthmus.datasets.records import Failure
 from isthmus.encoders.dual import DualEncoder
@@ -13,18 +15,29 @@ from isthmus.encoders.pictures import Picture
 from isthmus.encoders.sharing import sharing
 from isthmus.errors import InputError, IsthmusError, ModelError, OptionError
 from isthmus.explainer import explain
-from isthmus.preparing import planned
+from isthmus.preparing import Ready, planned, ready
 from isthmus.scale.decoding import Coming, Decoder
 from isthmus.scale.job import Job, decoders_for
-from isthmus.scale.journal import Journal, Keeper, in_halves
 from isthmus.scale.pieces import Piece
+from isthmus.scale.quarantine import Quarantine
 from isthmus.scale.raw import Raw
 from isthmus.scale.schema import row_of, table_of
 from isthmus.scale.vectors import picture_vectors
 from isthmus.targets import embeddings_of
 
 Row: TypeAlias = dict[str, Any]
-_DEADLY = "Explaining it ended the process that did it, twice: leave it out."
+_Picture: TypeAlias = Picture | Ready
+Answer: TypeAlias = tuple[list[Row], str]  # the rows of a pair by each method, and why some are missing, or ""
+
+
+class Keeper(Protocol):
+    """The part of `isthmus.scale.store.Store` that tells which pieces are at work."""
+
+    def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
+        """See `Store`."""
+
+    def clear(self, shard: int, piece: int) -> None:
+        """See `Store`."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,15 @@ class _Pair:
     text: str
 
 
+_Asked: TypeAlias = tuple[_Pair, _Picture]
+
+
 class Worker:
     """Explains pieces; to be used in a `with`, which ends its processes.
 
     Args:
         job: what is done.
-        store: where to say what is at work, see `isthmus.scale.journal`; None says nothing.
+        store: where to say which piece is at work, see `isthmus.scale.quarantine`; None says nothing.
         model: the job's model, where it is loaded already.
     """
 
@@ -63,7 +79,11 @@ class Worker:
         """Load the model."""
         self.job, self._store = job, store
         self.model = job.load() if model is None else model
-        self._decoder = Decoder(job.decoders or decoders_for(self.model.device.type), opener=job.opener)
+        self._decoder = Decoder(
+            job.decoders or decoders_for(self.model.device.type),
+            opener=job.opener,
+            then=None if job.stored == "vectors" else partial(ready, self.model),  # while the batch before it runs
+        )
         self._ahead: tuple[tuple[str, ...], Coming] | None = None
         self._worked, self._strange = False, 0
 
@@ -95,39 +115,67 @@ class Worker:
             OptionError: an option makes no sense for this model.
             ModelError: the model explains nothing at all, or its device is lost.
         """
-        journal = Journal(self._store, piece.shard, piece.number)
+        died = self._store is not None and self._store.trying(piece.shard, piece.number) is not None
+        guard = self._quarantine() if died else None
         try:
-            return self._run(piece, journal, following, progress)
+            return self._run(piece, self.answers if guard is None else guard.answers, following, progress)
         except BaseException:
-            journal.forget()
+            if self._store is not None and not died:  # this process lives, and has no more to do with it
+                with suppress(IsthmusError):
+                    self._store.clear(piece.shard, piece.number)
             raise
+        finally:
+            if guard is not None:
+                guard.close()
+
+    def _quarantine(self) -> Quarantine | None:
+        """Another process with this model; None where it cannot be loaded by its name."""
+        try:
+            return Quarantine(self.job, self.model)
+        except IsthmusError:
+            return None
 
     def _run(
         self,
         piece: Piece,
-        journal: Journal,
+        answers: Callable[[Sequence[_Asked]], list[Answer]],
         following: Callable[[], Piece | None] | None,
         progress: Callable[[int], None] | None,
     ) -> Done:
         pairs, failed = _pairs(piece), {item.id: item.reason for item in piece.items if isinstance(item, Failure)}
-        failed |= {pairs[place].id: _DEADLY for place in journal.deadly}
         rows: dict[int, list[Row]] = {}
-        batches = journal.batches(self._plan(pairs))
+        batches = self._plan(pairs)
         coming = self._begin(pairs, batches[0]) if batches else None
         for number, batch in enumerate(batches):
             assert coming is not None
-            opened = coming.result()
+            opened = dict(zip(_names(pairs, batch), coming.result(), strict=True))
             last = number + 1 == len(batches)
             coming = None if last else self._begin(pairs, batches[number + 1])
             if last and following is not None:
                 self._look_ahead(following())
-            journal.at(batch)
-            self._batch(pairs, batch, opened, rows, failed)
+            bad = {place: one for place in batch if isinstance(one := opened[pairs[place].raw.id], Failure)}
+            failed |= {pairs[place].id: one.reason for place, one in bad.items()}
+            good = [place for place in batch if place not in bad]
+            asked = [(pairs[place], opened[pairs[place].raw.id]) for place in good]
+            for place, (found, reason) in zip(good, answers(asked) if asked else (), strict=True):
+                rows[place] = found
+                failed |= {pairs[place].id: reason} if reason else {}
             if progress is not None:
                 progress(len(batch))
         kept = [row for place in sorted(rows) for row in rows[place]]
         failures = tuple(Failure(name, reason) for name, reason in failed.items())
         return Done(table_of(kept, self.job.stored), failures, len(pairs), len(piece.items))
+
+    def answers(self, batch: Sequence[_Asked]) -> list[Answer]:
+        """The rows of pairs, and for those that have not all of them why; see `run` for what it raises."""
+        with sharing():  # methods share what the towers make of the batch
+            by_method = [self._rows(batch, method) for method in self.job.methods]
+        found: list[Answer] = []
+        for ones in zip(*by_method, strict=True):
+            told = zip(self.job.methods, ones, strict=True)
+            reasons = [one if len(ones) == 1 else f"{name}: {one}" for name, one in told if isinstance(one, str)]
+            found.append(([one for one in ones if not isinstance(one, str)], " ".join(reasons)))
+        return found
 
     def _plan(self, pairs: Sequence[_Pair]) -> list[list[int]]:
         size, places = self.job.batch_size, [*range(len(pairs))]
@@ -148,33 +196,7 @@ class Worker:
             return ahead[1]
         return self._decoder.begin(list({pairs[place].raw.id: pairs[place].raw for place in batch}.values()))
 
-    def _batch(
-        self,
-        pairs: Sequence[_Pair],
-        batch: Sequence[int],
-        opened: Sequence[Picture | Failure],
-        rows: dict[int, list[Row]],
-        failed: dict[str, str],
-    ) -> None:
-        """Explain a batch by each method; rows and failures join those that are there."""
-        pictures = dict(zip(_names(pairs, batch), opened, strict=True))
-        good: list[tuple[int, _Pair, Picture]] = []
-        for place in batch:
-            pair = pairs[place]
-            picture = pictures[pair.raw.id]
-            if isinstance(picture, Failure):
-                failed[pair.id] = picture.reason
-            else:
-                good.append((place, pair, picture))
-        with sharing():  # methods share what the towers make of the batch
-            for method in self.job.methods if good else ():
-                for (place, pair, _), row in zip(good, self._rows(good, method), strict=True):
-                    if isinstance(row, str):
-                        _join(failed, pair.id, row if len(self.job.methods) == 1 else f"{method}: {row}")
-                    else:
-                        rows.setdefault(place, []).append(row)
-
-    def _rows(self, batch: Sequence[tuple[int, _Pair, Picture]], method: str) -> list[Row | str]:
+    def _rows(self, batch: Sequence[_Asked], method: str) -> list[Row | str]:
         """The row of each pair, or why there is none; on an error each half alone, until the bad ones are found."""
         try:
             found = self._explained(batch, method)
@@ -187,7 +209,8 @@ class Worker:
                 raise ModelError(f"The device failed ({_said(error)}): run the same command again to go on.") from error
             if len(batch) == 1:
                 return [self._why(error)]
-        return [row for half in in_halves(batch) for row in self._rows(half, method)]
+        middle = len(batch) // 2
+        return self._rows(batch[:middle], method) + self._rows(batch[middle:], method)
 
     def _why(self, error: Exception) -> str:
         """Why a pair has no row. Raises ModelError where it is not the pair: none has worked, for whatever reason."""
@@ -199,9 +222,9 @@ class Worker:
                 raise ModelError(f"This model could explain none of {self._strange} pairs ({_said(error)}).") from error
         return str(error) if isinstance(error, IsthmusError) else f"It cannot be explained ({_said(error)})."
 
-    def _explained(self, batch: Sequence[tuple[int, _Pair, Picture]], method: str) -> list[Row]:
+    def _explained(self, batch: Sequence[_Asked], method: str) -> list[Row]:
         job = self.job
-        pictures, texts = [picture for _, _, picture in batch], [pair.text for _, pair, _ in batch]
+        pictures, texts = [picture for _, picture in batch], [pair.text for pair, _ in batch]
         more: list[Mapping[str, Any]] = [{}] * len(batch)
         sides: Any = job.sides
         if job.stored == "vectors":
@@ -220,10 +243,10 @@ class Worker:
         assert isinstance(found, list)
         return [
             row_of(one, id=pair.id, picture=pair.raw.name, where=pair.raw.where, **extra)
-            for one, (_, pair, _), extra in zip(found, batch, more, strict=True)
+            for one, (pair, _), extra in zip(found, batch, more, strict=True)
         ]
 
-    def _vectors(self, pictures: Sequence[Picture], texts: Sequence[str]) -> list[Mapping[str, Any]]:
+    def _vectors(self, pictures: Sequence[_Picture], texts: Sequence[str]) -> list[Mapping[str, Any]]:
         distinct = list({id(one): one for one in pictures}.values())
         found = picture_vectors(self.model, distinct, batch_size=len(distinct), **self.job.vector_options)
         of = {id(one): vectors for one, vectors in zip(distinct, found, strict=True)}
@@ -243,10 +266,6 @@ def _pairs(piece: Piece) -> list[_Pair]:
 def _names(pairs: Sequence[_Pair], batch: Sequence[int]) -> tuple[str, ...]:
     """The records of a batch, once each."""
     return tuple(dict.fromkeys(pairs[place].raw.id for place in batch))
-
-
-def _join(failed: dict[str, str], name: str, reason: str) -> None:
-    failed[name] = f"{failed[name]} {reason}" if name in failed else reason
 
 
 def _said(error: Exception) -> str:
