@@ -262,6 +262,7 @@ def main() -> None:
     print(described(results.known), flush=True)
     measure(options, results)
     print(scale_doc.measured(results.known, results.points))
+    print(scale_doc.plan(results.points))
     if options.write:
         scale_doc.write(results.known, results.points)
 
