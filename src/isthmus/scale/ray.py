@@ -168,26 +168,24 @@ def _raise(error: bytes) -> None:
 
 @contextmanager
 def _settings(ray: Any) -> Iterator[None]:
-    """Ray Data as this engine needs it, then as it was."""
-    context = ray.data.DataContext
-    before = context.get_current()
-    own = before.copy()
-    own.target_max_block_size = 1  # a block, and so a task of a worker, is one piece
-    own.enable_progress_bars = False
-    own.print_on_execution_start = False
-    own.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # workers that are all busy are too few
-    own.execution_no_progress_timeout_s = -1  # a piece may take as long as it takes
-    context._set_current(own)
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"ray\.|isthmus\.scale\.ray")
+    """Ray Data as this engine needs it, and silent; then as it was."""
+    context, logger = ray.data.DataContext, logging.getLogger("ray.data")
+    before, level = context.get_current(), logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"ray\.|isthmus\.scale\.ray")
+        own = before.copy()
+        own.target_max_block_size = 1  # a block, and so a task of a worker, is one piece
+        own.enable_progress_bars = False
+        own.print_on_execution_start = False
+        own.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # workers that are all busy are too few
+        own.execution_no_progress_timeout_s = -1  # a piece may take as long as it takes
+        context._set_current(own)
+        logger.setLevel(logging.CRITICAL)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
-        context._set_current(before)
+        finally:
+            logger.setLevel(level)
+            context._set_current(before)
 
 
 @contextmanager
