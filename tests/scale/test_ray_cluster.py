@@ -1,4 +1,4 @@
-"""The parts of the Ray engine that need no cluster: addresses, kinds of workers, what is left, errors sent home."""
+"""What of the Ray engine needs no cluster: addresses, kinds of workers, what is left to do, errors sent home."""
 
 from __future__ import annotations
 

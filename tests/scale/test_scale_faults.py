@@ -78,9 +78,9 @@ def test_the_driver_is_killed(tiny: Any, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("isthmus.scale.worker.explain", slow)
     rng, killed = random.Random(1), 0
-    for _ in range(12):
+    for _ in range(5):
         pid = in_a_child(lambda: isthmus.map(source, output, model=tiny, **OPTIONS))
-        time.sleep(rng.uniform(0.2, 1.6))
+        time.sleep(rng.uniform(0.3, 2.5))
         os.kill(pid, signal.SIGKILL)
         if ended(pid) == 0:
             break
