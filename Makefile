@@ -61,7 +61,7 @@ app-test: browser
 
 unit: browser
 	@echo "==> Tests with branch coverage, documentation snippets among them (pytest)"
-	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2
+	@HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term -n 2 --dist loadgroup
 
 # Environments of their own, .venv-*: `.ci/matrix --help` tells of them, and takes the names of those to run.
 matrix:

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 ENGINES = ("bare", "local", "ray")
 FILES = 10  # of the input
-BATCH = 16
+BATCH, PIECE = 16, 128  # pairs
 STORE = 300 << 20  # bytes that a machine of the cluster shares among its processes
 
 
@@ -77,10 +77,10 @@ class Clock:
         if not self.points or progress.pairs > self.points[-1][1]:
             self.points.append((time.monotonic() - self.began, progress.pairs))
 
-    def figures(self, memory: Memory) -> dict[str, float]:
-        """From the first pairs that were done to the last: pairs a second, and what a pair takes of the CPU in ms."""
+    def figures(self, memory: Memory, workers: int) -> dict[str, float]:
+        """Pairs a second, and what a pair takes of the CPU in ms: from when each worker did a piece to the end."""
         points = [point for point in self.points if point[1]]
-        (first, some), (last, count) = points[0], points[-1]
+        (first, some), (last, count) = points[workers - 1], points[-1]
         taken = memory.between(self.began + first, self.began + last)
         return {"rate": (count - some) / (last - first), "cpu_ms": 1e3 * taken / (count - some)}
 
@@ -120,13 +120,16 @@ def ray(source: Path, count: int, method: str, out: Path, memory: Memory) -> dic
     cluster = Cluster(initialize_head=True, head_node_args={**own, "include_dashboard": False})
     try:
         cluster.add_node(**own)
-        found = _mapped(source, count, method, out, memory, engine="ray", address=cluster.address)
+        workers = 2 * max(1, cores // 4)
+        found = _mapped(source, count, method, out, memory, workers, engine="ray", address=cluster.address)
     finally:
         cluster.shutdown()
     return found
 
 
-def _mapped(source: Path, count: int, method: str, out: Path, memory: Memory, **options: Any) -> dict[str, Any]:
+def _mapped(
+    source: Path, count: int, method: str, out: Path, memory: Memory, workers: int = 1, **options: Any
+) -> dict[str, Any]:
     import isthmus.scale.mapping as mapping
 
     clock = Clock()
@@ -140,13 +143,13 @@ def _mapped(source: Path, count: int, method: str, out: Path, memory: Memory, **
         device="cpu",
         batch_size=BATCH,
         truncate=True,
-        piece_size=min(512, max(1, count // 16 // BATCH) * BATCH),
+        piece_size=PIECE,
         progress=clock,
         **options,
     )
     seconds = time.monotonic() - clock.began
     assert (done.rows, done.failures) == (count, 0), done
-    return {"pairs": count, "seconds": seconds, "whole": count / seconds, **clock.figures(memory)}
+    return {"pairs": count, "seconds": seconds, "whole": count / seconds, **clock.figures(memory, workers)}
 
 
 def measured(engine: str, folder: Path, count: int, method: str) -> dict[str, Any]:
@@ -262,6 +265,7 @@ def main() -> None:
     print(described(results.known), flush=True)
     measure(options, results)
     print(scale_doc.measured(results.known, results.points))
+    print(scale_doc.plan(results.points))
     if options.write:
         scale_doc.write(results.known, results.points)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.table import grid_markdown
-from scale_plan import plan
+from scale_plan import RESULTS, plan
 from speed_machine import Point, described
+from speed_models import SHAPES
 
 DOC = Path(__file__).resolve().parents[1] / "docs" / "scale-cluster.md"
+GPU_TITLES = {"bare": "bare loop", "local": "local engine", "ray": "Ray, one worker"}
 TITLES = {"bare": "bare loop", "local": "local engine", "ray": "Ray, two machines"}
 _PARTS = {
     "driver": "driver",
@@ -26,7 +29,8 @@ Points = Mapping[str, Point]
 def write(known: dict[str, Any], points: Points) -> None:
     """Put the tables between their marks."""
     text = DOC.read_text(encoding="utf-8")
-    for mark, body in (("scale-measured", measured(known, points)), ("scale-plan", plan(known, points))):
+    bodies = {"scale-measured": measured(known, points), "scale-gpu": gpu(), "scale-plan": plan(points)}
+    for mark, body in bodies.items():
         head, rest = text.split(f"<!-- {mark} -->\n")
         _, tail = rest.split(f"<!-- /{mark} -->")
         text = f"{head}<!-- {mark} -->\n\n{body.strip()}\n\n<!-- /{mark} -->{tail}"
@@ -36,6 +40,28 @@ def write(known: dict[str, Any], points: Points) -> None:
 def measured(known: dict[str, Any], points: Points) -> str:
     """All that was measured on one machine."""
     return "\n\n".join([f"{described(known)}.", *_rates(points), *_memory(points), *_rows(points)])
+
+
+def gpu() -> str:
+    """What `scale_gpu.py` measured."""
+    path = RESULTS / "scale-gpu.json"
+    if not path.is_file():
+        return "Not measured yet."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    lines = []
+    for key, point in found["points"].items():
+        name, setting, dtype, engine = key.split("/")
+        loop = found["points"].get(f"{name}/{setting}/{dtype}/bare", {}).get("rate")
+        told = [SHAPES[name].title, setting, dtype, GPU_TITLES[engine]]
+        if "rate" not in point:
+            lines.append([*told, point.get("error", "not measured"), "", "", ""])
+            continue
+        share = f"{100 * point['rate'] / loop:.0f}%" if loop else ""
+        busy = f"{point['utilisation']:.0f}%" if "utilisation" in point else ""
+        memory = f"{point['gpu_memory']:,}" if "gpu_memory" in point else ""
+        lines.append([*told, f"{point['rate']:,.1f}", share, busy, memory])
+    heads = ["model", "setting", "dtype", "", "pairs/s", "of the bare loop", "GPU busy", "GPU memory, MiB"]
+    return f"{described(found['machine'])}.\n\n{grid_markdown(heads, lines)}"
 
 
 def turns(points: Points) -> dict[tuple[str, int], dict[str, list[Point]]]:

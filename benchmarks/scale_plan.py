@@ -7,7 +7,6 @@ import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from isthmus.benchmark.table import grid_markdown
 from speed_floor import needed
@@ -20,6 +19,7 @@ CORES, NODES = 64, 100  # of a CPU machine; how many of them
 CARDS, GPU_NODES = 8, 4  # of a GPU machine; how many of them
 TEXT = 16  # tokens of a caption
 DTYPE = "bfloat16"
+FORMS = ("float32", "float16", "int8", "vectors")
 SETTINGS = {"default": (0, 10), "light": (9, 3)}  # layer and nodes
 _PEAK = 989e12  # operations a second of an H100 or H200 in bfloat16, as their maker says
 _SHARE = 0.25  # of that, where nothing is measured
@@ -94,7 +94,7 @@ def card() -> str:
     return "a GPU"
 
 
-def plan(_: dict[str, Any], points: Points) -> str:
+def plan(points: Points) -> str:
     """The tables, and what they are made of."""
     return "\n\n".join(part.strip() for part in _parts(points))
 
@@ -142,14 +142,13 @@ def _machines(beside: float) -> list[list[str]]:
 
 
 def _storage(points: Points) -> Iterator[str]:
-    forms = ("float32", "float16", "int8", "vectors")
     lines = []
     for name, shape in SHAPES.items():
-        sizes = [points.get(f"sizes/{name}/{form}") for form in forms]
+        sizes = [points.get(f"sizes/{name}/{form}") for form in FORMS]
         if all(sizes):
             lines.append([shape.title, *(f"{PAIRS * one['bytes'] / 1e12:,.2g}" for one in sizes if one)])
     if lines:
-        yield grid_markdown(["TB of output", *(f"`{form}`" for form in forms)], lines)
+        yield grid_markdown(["TB of output", *(f"`{form}`" for form in FORMS)], lines)
     if opening := points.get("opening"):
         size, taken = opening["bytes"], opening["cpu_ms"]
         fastest = card_rate("b32", "default")

@@ -26,22 +26,32 @@ def note(kind: str, text: str = "") -> None:
 class Telling(Explainer):
     """Leaves a note for each load of the model, with what it is on."""
 
-    def _ended(self, piece: Piece) -> dict[str, Any]:
+    def _load(self, cores: int) -> Any:
         import ray
 
-        if self._worker is None:
-            node = ray.get_runtime_context().get_node_id()
-            note("load", f"{os.getpid()} {node} {'gpu' if ray.get_gpu_ids() else 'cpu'}")
-        return super()._ended(piece)
+        node = ray.get_runtime_context().get_node_id()
+        note("load", f"{os.getpid()} {node} {'gpu' if ray.get_gpu_ids() else 'cpu'}")
+        return super()._load(cores)
+
+
+class Together(Telling):
+    """Begins when another worker does."""
+
+    def _load(self, cores: int) -> Any:
+        found = super()._load(cores)
+        for _ in range(600):
+            if len(list(noted().glob("load-*"))) > 1:
+                break
+            time.sleep(0.1)
+        return found
 
 
 class Slow(Telling):
     """Takes a second for each piece, so that it can be killed at one."""
 
-    def _ended(self, piece: Piece) -> dict[str, Any]:
-        note("piece", f"{os.getpid()} {piece.shard} {piece.number}")
+    def _explained(self, piece: Piece) -> Any:
         time.sleep(1)
-        return super()._ended(piece)
+        return super()._explained(piece)
 
 
 def patch() -> None:

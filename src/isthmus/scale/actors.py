@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -52,6 +53,9 @@ def read_pieces(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 class Explainer:
     """A worker of the pool: one process that loads the model once. Every piece that it ends is written by itself.
 
+    It is called in several threads: while one explains a piece, another writes the one before, or has the next one,
+    whose first pictures are opened meanwhile.
+
     Args:
         job: what is done. Its device is that of this worker where it names none.
         store: where parts are written.
@@ -61,6 +65,8 @@ class Explainer:
         """Nothing is loaded before the first piece: then its journal knows of a process that dies as it loads."""
         self._job, self._store = job, store
         self._worker: Any = None
+        self._explaining = threading.Lock()
+        self._waiting: list[Piece] = []
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
         """Explain pieces, one as a rule; a row for each tells what came of it."""
@@ -82,26 +88,37 @@ class Explainer:
         if self._store.has(piece.shard, piece.number):
             self._store.clear(piece.shard, piece.number)
             return place
-        if self._worker is None:
-            self._worker = _worker(self._job, self._store)
-        done = self._worker.run(piece)
+        done = self._explained(piece)
         self._store.put(piece.shard, piece.number, done.table, done.failures, last=piece.last)
         self._store.clear(piece.shard, piece.number)
         rows, failures = done.table.num_rows, len(done.failures)
         return {**place, "pairs": done.pairs, "records": done.records, "rows": rows, "failures": failures}
 
+    def _explained(self, piece: Piece) -> Any:
+        """Explain a piece, after those that came before it."""
+        self._waiting.append(piece)
+        with self._explaining:
+            self._waiting.remove(piece)
+            cores = _cores()
+            needed("torch").set_num_threads(cores)  # of this thread
+            if self._worker is None:
+                self._worker = self._load(cores)
+            return self._worker.run(piece, following=lambda: self._waiting[0] if self._waiting else None)
 
-def _worker(job: Job, store: Store) -> Any:
-    """A `Worker` on what Ray keeps for this process: a GPU, where there is one that torch can use, or some cores."""
-    from isthmus.scale.job import decoders_for
-    from isthmus.scale.worker import Worker
+    def _load(self, cores: int) -> Any:
+        """A `Worker` on the GPU that Ray keeps for this process, where torch can use it, or on its cores."""
+        from isthmus.scale.job import decoders_for
+        from isthmus.scale.worker import Worker
 
-    ray, torch = needed("ray"), needed("torch")
-    cores = max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
-    torch.set_num_threads(cores)
-    own = ray.get_gpu_ids() and torch.cuda.is_available()
-    device = job.device or ("cuda" if own else "cpu")
-    return Worker(replace(job, device=device, decoders=job.decoders or decoders_for(device, cores)), store=store)
+        own, job = needed("ray").get_gpu_ids() and needed("torch").cuda.is_available(), self._job
+        device = job.device or ("cuda" if own else "cpu")
+        decoders = job.decoders or decoders_for(device, cores)
+        return Worker(replace(job, device=device, decoders=decoders), store=self._store)
+
+
+def _cores() -> int:
+    """How many Ray keeps for this process."""
+    return max(1, int(needed("ray").get_runtime_context().get_assigned_resources().get("CPU", 1)))
 
 
 def told(error: Exception) -> bytes:

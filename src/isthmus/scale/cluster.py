@@ -19,6 +19,7 @@ _PATIENCE = 10.0  # seconds for an answer at a cluster's address
 _LOOK = 120.0  # seconds for all machines to tell what is installed there
 # Ray asks its maker's server for nothing, and tells on the screen of this process what is of no use there.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_OWN = {"RAY_worker_niceness": "0"}  # of a cluster that is started here: its workers are the run, no guests
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,8 @@ def _connect(ray: Any, address: str) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == "local":
         options["include_dashboard"] = False
+        for name, value in _OWN.items():
+            os.environ.setdefault(name, value)
     else:
         _answers(address)
     try:

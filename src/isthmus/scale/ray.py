@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from isthmus.errors import IsthmusError, OptionError
@@ -25,7 +26,7 @@ from isthmus.scale.pieces import PAIRS
 from isthmus.scale.source import Plan
 from isthmus.scale.store import Store
 
-_AHEAD = 2  # pieces sent to a worker at once: one at work, one that waits
+_THREADS = 2  # of a worker, and pieces sent to it at once: one is explained, one written or waiting
 _ROUNDS = 3  # over what is left, before it is said that something is
 _ITEMS = 20_000  # readings in Ray's store at once: a task takes several where there are more shards
 
@@ -137,18 +138,20 @@ def _round(ray: Any, left: Sequence[Reading], job: Job, store: Store, rooms: Seq
 
 def _pool(ray: Any, rooms: Sequence[Kind], taker: Callable[..., Any]) -> dict[str, Any]:
     """Options of `map_batches` for workers of one kind, whose pool grows with the cluster, or of two."""
-    compute = ray.data.ActorPoolStrategy
+    compute = partial(
+        ray.data.ActorPoolStrategy,
+        max_tasks_in_flight_per_actor=_THREADS,
+        max_concurrent_calls_per_actor=_THREADS,
+        enable_true_multi_threading=True,
+    )
     if len(rooms) == 1:
-        return {
-            **rooms[0].needs,
-            "compute": compute(min_size=rooms[0].count, max_size=None, max_tasks_in_flight_per_actor=_AHEAD),
-        }
+        return {**rooms[0].needs, "compute": compute(min_size=rooms[0].count, max_size=None)}
     if "ray_remote_args_fn" not in inspect.signature(taker).parameters:
         raise OptionError("This version of Ray cannot use GPUs and machines without at once: give a device.")
     count = sum(room.count for room in rooms)
     return {
         "num_cpus": min(room.cores for room in rooms),
-        "compute": compute(size=count, max_tasks_in_flight_per_actor=_AHEAD),
+        "compute": compute(size=count),
         "ray_remote_args_fn": _Pool(rooms),
     }
 
@@ -165,25 +168,24 @@ def _raise(error: bytes) -> None:
 
 @contextmanager
 def _settings(ray: Any) -> Iterator[None]:
-    """Ray Data as this engine needs it, then as it was."""
-    context = ray.data.DataContext
-    before = context.get_current()
-    own = before.copy()
-    own.target_max_block_size = 1  # a block, and so a task of a worker, is one piece
-    own.enable_progress_bars = False
-    own.print_on_execution_start = False
-    own.execution_no_progress_timeout_s = -1  # a piece may take as long as it takes
-    context._set_current(own)
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"ray\.|isthmus\.scale\.ray")
+    """Ray Data as this engine needs it, and silent; then as it was."""
+    context, logger = ray.data.DataContext, logging.getLogger("ray.data")
+    before, level = context.get_current(), logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"ray\.|isthmus\.scale\.ray")
+        own = before.copy()
+        own.target_max_block_size = 1  # a block, and so a task of a worker, is one piece
+        own.enable_progress_bars = False
+        own.print_on_execution_start = False
+        own.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0  # workers that are all busy are too few
+        own.execution_no_progress_timeout_s = -1  # a piece may take as long as it takes
+        context._set_current(own)
+        logger.setLevel(logging.CRITICAL)
+        try:
             yield
-    finally:
-        logger.setLevel(level)
-        context._set_current(before)
+        finally:
+            logger.setLevel(level)
+            context._set_current(before)
 
 
 @contextmanager
