@@ -57,7 +57,7 @@ class Tab:
     def give_picture(self, path: Path) -> None:
         """Choose a file, in place of the picture that is there."""
         part = self.part("picture")
-        clear = part.get_by_role("button", name="Clear")
+        clear = part.get_by_role("button", name="Remove Image")
         if part.locator("img").count():
             clear.first.click()
         part.locator("input[type=file]").first.set_input_files(path)
