@@ -212,7 +212,7 @@ def measure(name: str, setting: str, dtype: str, options: argparse.Namespace, fo
     count = int(min(options.most, max(6 * pieces, told["bare"]["rate"] * options.seconds)))
     source = save_input(folder / f"in-{name}-{setting}-{dtype}", pictures, count)
     more = {"model": str(path), "device": options.device, "dtype": dtype, "batch_size": options.batch, **method}
-    for engine in ("local", "ray"):
+    for engine in options.engines.split(","):
         out = folder / f"{engine}-{name}-{setting}-{dtype}"
         try:
             told[engine] = _said(name, engine, mapped(source, out, more, pieces, engine=engine))
@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--models", default="b32,l14")
     parser.add_argument("--setting", default="default", choices=("default", "light"))
     parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--engines", default="local,ray")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=16.0, help="of each engine, about")
     parser.add_argument("--batch", type=int, default=64)
