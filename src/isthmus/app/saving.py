@@ -148,11 +148,11 @@ def _dumped(data: Any) -> bytes:
     return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 
-def save_row(prefix: str, state: Any) -> None:
+def save_row(prefix: str, state: Any, *, picture: bool = True) -> None:
     """Buttons that save and copy what a `gr.State` holds: a `Shown`, or None as long as there is nothing to save.
 
     They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python`, `PREFIX-command` and
-    `PREFIX-save-picture`, which saves the picture that the copied lines name.
+    `PREFIX-save-picture`, which saves the one `picture` that the copied lines name.
     """
     gr = needed("gradio")
     with gr.Row(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as row:
@@ -161,13 +161,14 @@ def save_row(prefix: str, state: Any) -> None:
         }
         python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python")
         command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command")
-        picture = gr.Button(PICTURE, size="sm", visible=False, elem_id=f"{prefix}-save-picture")
+        if picture:
+            buttons["picture"] = gr.Button(PICTURE, size="sm", elem_id=f"{prefix}-save-picture")
     code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
     note = gr.HTML(visible=False, elem_id=f"{prefix}-copied", elem_classes="isthmus-status")
     parcel = gr.JSON(visible=False)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    state.change(_appear, state, [row, code, note, picture], queue=False, **quiet)
-    for kind, button in (buttons | {"picture": picture}).items():
+    state.change(_appear, state, [row, code, note], queue=False, **quiet)
+    for kind, button in buttons.items():
         made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
         made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)
     for button, write, language in ((python, as_python, "python"), (command, as_command, "shell")):
@@ -178,9 +179,8 @@ def save_row(prefix: str, state: Any) -> None:
 def _appear(shown: Shown | None) -> list[Any]:
     """The buttons are there with something to save; what was copied of a former result is not."""
     update = needed("gradio").update
-    there, picture = shown is not None, shown is not None and shown.picture is not None
-    note = update(value=f"<p>{_FILES}</p>", visible=there)
-    return [update(visible=there), update(visible=False), note, update(visible=picture)]
+    there = shown is not None
+    return [update(visible=there), update(visible=False), update(value=f"<p>{_FILES}</p>", visible=there)]
 
 
 def _packer(kind: str) -> Callable[[Shown | None], dict[str, str]]:

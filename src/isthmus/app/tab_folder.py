@@ -65,7 +65,8 @@ def tab(page: Page) -> None:
             order = gr.Radio(list(ORDERS), value="similarity", label="Sorted by", elem_id="folder-order", visible=False)
             said = gr.HTML(elem_id="folder-summary", elem_classes="isthmus-status")
             cards = viewer("folder-gallery", hint=_HINT)
-            save_row("folder-all", whole)
+            with gr.Column():  # the style hides the row below a viewer that is empty
+                save_row("folder-all", whole, picture=False)
             name = gr.HTML(elem_id="folder-opened", elem_classes="isthmus-history")
             preparing = status_of(page, "folder-opened")
             stop = gr.Button("Cancel", size="sm", visible=False, elem_id="folder-opened-cancel")
