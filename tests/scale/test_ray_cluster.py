@@ -166,3 +166,9 @@ def test_a_reading_that_fails_is_a_row_that_says_so() -> None:
     assert row["piece"] == b""
     with pytest.raises(IsthmusError, match="UnpicklingError"):
         engine._raise(row["error"])
+
+
+def test_an_error_of_ray_is_one_sentence() -> None:
+    said = r"^The Ray cluster failed \(RuntimeError: no more\): run the same command"
+    with pytest.raises(IsthmusError, match=said), engine._telling(Elsewhere()):
+        raise RuntimeError("no\n more")
