@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from isthmus.scale.packing import packed
-from isthmus.scale.schema import FORMS, table_of
+from isthmus.scale.rows import table_of
+from isthmus.scale.schema import FORMS
 from isthmus.scale.store import Store
 
 GRIDS = {"B/32": (7, 512), "B/16": (14, 512), "L/14": (16, 768), "L/14 at 336": (24, 768)}

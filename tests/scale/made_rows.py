@@ -11,7 +11,8 @@ import fsspec
 import numpy as np
 from fsspec.implementations.memory import MemoryFileSystem
 
-from isthmus.scale.schema import Where, table_of
+from isthmus.scale.rows import table_of
+from isthmus.scale.schema import Where
 
 WORDS = ["a", "dog", "cat", "runs", "sleeps", "on", "the", "grass", "beside", "red", "blue", "ball", "tree", "sky"]
 

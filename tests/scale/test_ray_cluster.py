@@ -137,7 +137,7 @@ def shard(number: int) -> Shard:
 
 
 def test_what_is_left_leaves_out_what_is_done(tmp_path: Path) -> None:
-    from isthmus.scale.schema import table_of
+    from isthmus.scale.rows import table_of
 
     store = Store(str(tmp_path / "out"))
     store.prepare({})

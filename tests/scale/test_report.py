@@ -22,7 +22,8 @@ from isthmus.datasets.records import Failure
 from isthmus.errors import SaveError
 from isthmus.scale.again import picture_again
 from isthmus.scale.report import page_of, write_report
-from isthmus.scale.schema import Where, table_of
+from isthmus.scale.rows import table_of
+from isthmus.scale.schema import Where
 from isthmus.scale.store import Store
 from isthmus.scale.summary import summarise
 

@@ -16,7 +16,8 @@ from schema_page import PAGE, TABLE, table
 import isthmus
 from conftest import EXAMPLES
 from isthmus.errors import OptionError, SaveError
-from isthmus.scale.schema import COLUMNS, FORMS, Where, row_of, schema, table_of
+from isthmus.scale.rows import row_of, table_of
+from isthmus.scale.schema import COLUMNS, FORMS, Where, schema
 from isthmus.scale.store import Store
 from isthmus.scale.stored import Maps, form_of, lists, quantised, scores_of
 from isthmus.scale.vectors import picture_vectors

@@ -16,7 +16,7 @@ from made_rows import fresh, made_table
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError, SaveError
 from isthmus.scale.packing import errors_table, packed
-from isthmus.scale.schema import table_of
+from isthmus.scale.rows import table_of
 from isthmus.scale.store import Store
 
 URLS = ["local", "memory", "file", "stubborn"]

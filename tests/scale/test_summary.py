@@ -14,7 +14,7 @@ from made_rows import made_row
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError, SaveError
 from isthmus.scale.positions import Positions
-from isthmus.scale.schema import table_of
+from isthmus.scale.rows import table_of
 from isthmus.scale.store import Store
 from isthmus.scale.summary import summarise
 from isthmus.scale.tallies import Histogram, Kept, WordTally, plain_word

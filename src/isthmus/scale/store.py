@@ -162,7 +162,7 @@ class Store:
 
         Args:
             shard, piece: its place; another part there is replaced.
-            table: of `isthmus.scale.schema.table_of`; no rows are well too.
+            table: of `isthmus.scale.rows.table_of`; no rows are well too.
             failures: the records of this piece that have no row, and why.
             last: the shard ends with it.
         """

@@ -21,7 +21,7 @@ from isthmus.scale.job import Job, decoders_for
 from isthmus.scale.pieces import Piece
 from isthmus.scale.quarantine import Quarantine
 from isthmus.scale.raw import Raw
-from isthmus.scale.schema import row_of, table_of
+from isthmus.scale.rows import row_of, table_of
 from isthmus.scale.vectors import picture_vectors
 from isthmus.targets import embeddings_of
 
