@@ -80,7 +80,7 @@ def test_views_side_by_side_share_one_scale(answer: Answer, other: Answer) -> No
     alone = [payload(one) for one in (answer, other)]
     for limit in ("limit", "wordLimit"):
         assert views[0][limit] == views[1][limit] == max(view[limit] for view in alone)
-    assert grid(views, columns=2) == {"grid": views, "columns": 2}
+    assert grid(views) == {"grid": views}
 
 
 def test_the_text_alternative_has_the_strongest_words_and_regions(answer: Answer) -> None:
