@@ -92,7 +92,7 @@ def facts_of(one: Explanation) -> list[str]:
     if delta is not None:
         facts.append(delta_of(delta))
     if share is not None and one.image is not None:
-        facts.append(f"corners {share:.0%}; evenly spread {corners(one.image.scores)[1]:.0%}")
+        facts.append(f"corners {share:.0%}, evenly {corners(one.image.scores)[1]:.0%}")
     return facts
 
 

@@ -20,8 +20,8 @@ _LONGEST, _SMALL = 1024, 384  # pixels of the picture's longer side
 _TOP = 3
 _MUCH = 0.05  # of delta: from here on a visitor is told what it means
 _IN_WORDS = {
-    "BOS": "start of the text",
-    "EOS": "end of the text",
+    "BOS": "start mark",
+    "EOS": "end mark",
     "PAD": "padding",
     "CLS": "summary token",
 }
@@ -133,13 +133,17 @@ def _facts(answer: Answer) -> list[str]:
         if side is not None:
             delta = side.completeness.relative_delta
             parts = [] if delta is None else [delta_of(delta)]
-            parts += [f"{_in_words(special)} {score:+.3f}" for special, score in specials(side)[:3] if score]
+            parts += [
+                f"{_in_words(special)} {score:+.3f}".replace("-", "\u2212")
+                for special, score in specials(side)[:3]
+                if score
+            ]
             if parts:
                 found.append(f"{name}: {', '.join(parts)}")
     passes = one.provenance.passes
     found.append(f"{sum(passes.values()):g} passes in {answer.seconds:.1f} s")
     if one.joint is not None:
-        found.append(f"words with regions: {answer.joint_seconds:.1f} s more")
+        found.append(f"words with regions {answer.joint_seconds:.1f} s")
     return found
 
 
@@ -155,15 +159,16 @@ def _in_words(special: str) -> str:
 
 
 def _missed(one: Explanation) -> list[str]:
-    """A sentence for each side whose delta is large."""
+    """A sentence where delta is large."""
     found = []
     for name, side in (("regions", one.image), ("words", one.text)):
         delta = None if side is None else side.completeness.relative_delta
         if delta is not None and delta > _MUCH:
-            share = f"by {delta:.1%} of it" if np.isfinite(delta) else "altogether"
-            mend = ": more steps, under Settings, bring them closer." if one.provenance.method == "nib" else "."
-            found.append(f"The scores of the {name} miss the change of the similarity that they explain {share}{mend}")
-    return found
+            found.append(f"{delta:.1%} ({name})" if np.isfinite(delta) else f"all of it ({name})")
+    if not found:
+        return []
+    mend = ": more steps, under Settings, bring them closer." if one.provenance.method == "nib" else "."
+    return [f"The scores miss the similarity's change by {' and '.join(found)}{mend}"]
 
 
 def _notes(one: Explanation) -> list[str]:

@@ -155,11 +155,12 @@
       else shown = window.isthmus.interactive(host, value);
     };
     const arrive = () => {
-      const former = shown;
+      const former = shown, empty = host.classList.contains("iv-empty");
       draw();
       if (innerWidth > NARROW || !props.value || (former && former === shown)) return;
+      if (props.value.select && !empty) return;  // a gallery in another order
       if (!host.closest("[id$='-viewer']:not(#folder-viewer), [id$='-gallery']")) return;
-      if (host.getBoundingClientRect().top > 0.6 * innerHeight) requestAnimationFrame(() => goTo(host));
+      if (host.getBoundingClientRect().top > innerHeight / 3) requestAnimationFrame(() => goTo(host));
     };
     views.add(() => (shown ? shown.repaint() : draw()));
     watch("value", arrive);
