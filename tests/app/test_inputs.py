@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,12 @@ from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
 import isthmus.app
+from isthmus.app.asking import there
 from isthmus.app.inputs import FilesInput, PictureInput, refuse_addresses
 from isthmus.app.saving import Shown, _packer, _writer, file_of, save_row
-from isthmus.app.sentences import told
-from isthmus.app.snippets import Asked, as_command
+from isthmus.app.sentences import Refused, told
+from isthmus.app.snippets import PICTURE, Asked, as_command
+from isthmus.errors import InputError
 
 
 @pytest.fixture
@@ -44,12 +48,14 @@ def test_a_picture_is_read_by_the_apps_own_reader(cache: Path) -> None:
     assert np.array_equal(np.asarray(found), np.asarray(wanted))
     assert component.preprocess(None) is None
     for bad in ("/etc/passwd", str(outside), str(cache / "bad.png"), str(cache), "http://127.0.0.1/a.png"):
-        with pytest.raises(gr.Error) as error:
-            component.preprocess(ImageData(path=bad))
-        assert error.value.message.endswith(".")
-        assert str(cache) not in error.value.message
-    with pytest.raises(gr.Error, match="did not arrive"):
-        component.preprocess(ImageData(url="data:image/png;base64,iVBORw0KGgo="))
+        refused = component.preprocess(ImageData(path=bad))
+        assert isinstance(refused, Refused)
+        assert refused.sentence.endswith(".")
+        assert str(cache) not in refused.sentence
+        with pytest.raises(InputError, match=re.escape(refused.sentence)):
+            there(refused)
+    refused = component.preprocess(ImageData(url="data:image/png;base64,iVBORw0KGgo="))
+    assert "did not arrive" in refused.sentence
 
 
 def test_files_are_gathered(cache: Path) -> None:
@@ -71,8 +77,7 @@ def test_files_are_gathered(cache: Path) -> None:
 def test_a_component_that_gradio_makes_anew_still_reads_so(cache: Path) -> None:
     component = PictureInput(label="Picture", elem_id="x")
     again = component.__class__(**component.constructor_args)
-    with pytest.raises(gr.Error, match="no longer"):
-        again.preprocess(ImageData(path="/etc/passwd"))
+    assert "no longer" in again.preprocess(ImageData(path="/etc/passwd")).sentence
 
 
 def test_no_stub_is_written_beside_the_source() -> None:
@@ -101,6 +106,13 @@ def test_the_buttons_save_and_copy_what_the_state_holds(mini: Any, dog: Path) ->
     parcel = _packer("json")(shown)
     assert parcel["name"] == "explanation.json"
     assert base64.b64decode(parcel["data"]) == file_of(shown, "json")[1]
+    with pytest.raises(gr.Error, match="no one picture"):
+        told(_packer("picture"))(shown)
+    given = Image.open(dog).convert("RGB")
+    parcel = _packer("picture")(replace(shown, picture=given))
+    assert (parcel["name"], parcel["type"]) == (PICTURE, "image/png")
+    with Image.open(io.BytesIO(base64.b64decode(parcel["data"]))) as found:
+        assert np.array_equal(np.asarray(found), np.asarray(given))
     code, note = _writer(as_command, "shell")(shown)
     assert code.value == as_command([asked])
     assert note["visible"] is True

@@ -104,6 +104,27 @@ def test_turns_are_in_order_and_long_ones_come_last(mini: Any) -> None:
     assert order == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_what_is_quick_goes_before_whoever_has_the_turn(mini: Any, long: bool) -> None:
+    served, order = Served(mini), []
+
+    def wait(quick: bool) -> None:
+        with served.used(quick=quick):
+            order.append("quick" if quick else "other")
+
+    with served.used(long=long):
+        threads = []
+        for place, quick in enumerate([False, True], 1):
+            threads.append(threading.Thread(target=wait, args=(quick,)))
+            threads[-1].start()
+            _until(served, place)
+        served.lend()
+        order.append("first again")
+    for thread in threads:
+        thread.join()
+    assert order == (["quick", "other", "first again"] if long else ["quick", "first again", "other"])
+
+
 def test_nobody_gives_way_to_who_comes_later(mini: Any) -> None:
     served, order = Served(mini), []
 

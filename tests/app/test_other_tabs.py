@@ -13,6 +13,7 @@ import pytest
 import isthmus
 from app.acting import Compare, Contrast, Folder, Prompts
 from app.browsing import Visit
+from isthmus.app.snippets import FOLDER, PICTURE
 
 FINE = 6e-4  # the page shows three decimals of a similarity
 
@@ -43,6 +44,7 @@ def test_why_this_rather_than_that(
     assert number(said) == pytest.approx(right.image.scores[1, 2], abs=2e-5)
     cards = tab.part("both").locator(".iv-card")
     assert cards.count() == 2
+    assert cards.locator("h3").all_inner_texts() == ["a dog", "a cat"]
     shown = [number(one) for one in cards.locator(".iv-number").all_inner_texts()]
     assert shown == pytest.approx([isthmus.explain(mini, dog, t).similarity for t in ("a dog", "a cat")], abs=FINE)
     shot("contrast", tab.page, full=True)
@@ -99,6 +101,7 @@ def test_a_folder_is_sorted_and_opened(
     tab = Folder(visit().page)
     tab.open()
     tab.give_files([dog.with_name(name) for name in names])
+    assert not tab.part("order").is_visible()
     tab.give_text("a dog on the grass")
     tab.run()
     tab.wait(3)
@@ -118,10 +121,19 @@ def test_a_folder_is_sorted_and_opened(
         "right => [...document.querySelectorAll('#folder-gallery h3')].map(h => h.innerText).join() === right",
         arg=",".join(by_similarity),
     )
+    tab.part("all-python").click()
+    tab.part("all-code").get_by_text(FOLDER).first.wait_for()
     tab.cards().nth(0).locator("h3 button").click()
     tab.page.locator("#folder-viewer .iv-number").wait_for()
     similarity = tab.page.locator("#folder-viewer .iv-number").inner_text()
     assert number(similarity) == pytest.approx(found[by_similarity[0]].similarity, abs=FINE)
+    tab.part("python").click()
+    tab.part("code").get_by_text(PICTURE).first.wait_for()
+    assert FOLDER not in tab.part("code").inner_text()
+    tab.page.get_by_role("link", name="Back to all pictures").click()
+    tab.page.wait_for_function(
+        "() => Math.abs(document.querySelector('#folder-gallery').getBoundingClientRect().top) < innerHeight / 2"
+    )
     shot("folder", tab.page, full=True)
 
 

@@ -23,6 +23,7 @@ from isthmus.app.sentences import told
 from isthmus.app.uploads import LIMITS, Gathered, Upload
 from isthmus.app.work import Visit
 from isthmus.comparison import CompareRow
+from isthmus.drawing.figure import _title
 from isthmus.errors import InputError, OptionError
 
 NIB = ("mini", "nib", 0, 10)
@@ -53,6 +54,11 @@ def test_a_contrast_is_the_librarys_and_its_three_maps_share_one_scale(page: Pag
     wanted = isthmus.explain(mini, picture, "a dog", against="a cat", sides="image")
     alone = [isthmus.explain(mini, picture, text) for text in ("a dog", "a cat")]
     first, second = both["grid"]
+    assert [first["title"], second["title"]] == ["a dog", "a cat"]
+    difference = alone[0].similarity - alone[1].similarity
+    assert _title(shown.explanations[0]) == f"difference of similarities {difference:+.3f}"
+    assert [_title(one) for one in shown.explanations[1:]] == [f"similarity {one.similarity:.3f}" for one in alone]
+    assert shown.picture is picture
     np.testing.assert_allclose(scores(main), wanted.image.scores.ravel(), rtol=1e-6)
     for card, one in zip((first, second), alone, strict=True):
         np.testing.assert_allclose(scores(card), one.image.scores.ravel(), rtol=1e-5, atol=1e-7)
@@ -86,6 +92,7 @@ def test_prompts_are_ranked_on_one_scale_with_shares_that_sum_to_one(page: Page,
     assert [one.caption for one in shown.explanations] == order
     assert shown.calls[0].texts == tuple(prompts)
     assert "<b>car</b>" not in said
+    assert "5 prompts · 1 line left out, given more than once" in said
     assert status == ""
 
 
@@ -163,8 +170,14 @@ def test_a_folder_is_sorted_each_way_and_opened(page: Page, given: Gathered, min
     assert len({card["limit"] for card in cards["grid"]}) == 1
     assert cards["select"] is True
     assert all(item.explanation.picture is None for item in gallery.items)
+    whole, order = end[8], end[9]
+    assert order["visible"] is True
+    assert whole.calls[0].pictures == tuple(item.upload.name for item in gallery.items)
+    assert [one.source for one in whole.explanations] == list(whole.calls[0].pictures)
+    for one in whole.explanations:
+        assert np.array_equal(one.picture, wanted[one.source].picture)
     best = gallery.ordered("similarity")[0]
-    answer = best.answer(tab_folder._question(gallery, best.upload))
+    answer = best.answer(gallery.question(best.upload))
     assert np.array_equal(answer.explanation.image.scores, wanted[best.upload.name].image.scores)
     assert np.array_equal(answer.explanation.picture, wanted[best.upload.name].picture)
 
@@ -177,7 +190,8 @@ def test_an_opened_picture_is_that_of_the_card(page: Page, given: Gathered) -> N
         heading, view, shown, status, _ = last(
             open_one(gallery, "similarity", Visit(), gr.EventData(None, {"index": place}))
         )
-        assert heading == f"<h2>{card['title']}</h2>"
+        assert heading.startswith(f"<h2>{card['title']}</h2>")
+        assert shown.calls[0].pictures == ()  # what is copied is of this picture, as what is saved
         assert view["scores"] == card["scores"]
         assert shown.explanations[0].picture is not None
         assert status == ""
@@ -197,7 +211,7 @@ def test_work_on_many_pictures_is_cancelled(page: Page, given: Gathered) -> None
     end = last(rows)
     assert "Cancelled. No picture was explained." in end[5]
     assert end[0] is None
-    assert end[-1]["interactive"] is False
+    assert end[7]["interactive"] is False
 
 
 def test_nothing_given_is_a_sentence(page: Page, picture: Any) -> None:

@@ -322,7 +322,7 @@ def test_texts_are_cleaned_and_bounded() -> None:
 
 
 def test_prompts_are_one_a_line_each_once() -> None:
-    assert clean_lines("a dog\n\n a cat \r\na dog\n", SMALL) == ["a dog", "a cat"]
+    assert clean_lines("a dog\n\n a cat \r\na dog\n", SMALL) == (["a dog", "a cat"], 1)
     for bad in (None, "", "\n\n", "a\nb\nc\nd", "a" * 5000, 3):
         with pytest.raises(InputError) as error:
             clean_lines(bad, SMALL)

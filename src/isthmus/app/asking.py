@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from html import escape
 from typing import Any, TypeVar
 
 from isthmus.app.models import Served
 from isthmus.app.page import Page
 from isthmus.app.samples import sample, strip
-from isthmus.app.sentences import told
+from isthmus.app.sentences import Refused, told
 from isthmus.app.uploads import LIMITS
 from isthmus.app.work import CancelledError, Visit
 from isthmus.errors import InputError
@@ -26,6 +27,7 @@ WORK = {
     "concurrency_limit": 24,  # of Gradio's 40 threads: they take turns at the model, so most of them only wait
     "api_visibility": "private",
 }
+CANCELLED = "<p role='status'>Cancelled.</p>"
 QUICK = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -45,11 +47,11 @@ class Settings:
 
 
 def picture_of(page: Page, prefix: str) -> Any:
-    """Where a visitor gives a picture."""
+    """Where a visitor gives a picture; one that cannot be read does not stay, and a sentence below says why."""
     from isthmus.app.inputs import PictureInput
 
-    del page
-    return PictureInput(
+    gr = page.gradio
+    picture = PictureInput(
         label="Picture",
         sources=["upload", "clipboard", "webcam"],
         format="png",  # one that the page puts back is the same, to the bit
@@ -57,6 +59,15 @@ def picture_of(page: Page, prefix: str) -> Any:
         height=240,
         buttons=[],
     )
+    why = gr.HTML(visible=False, elem_id=f"{prefix}-refused", elem_classes="isthmus-status")
+
+    def seen(given: Any) -> list[Any]:
+        if isinstance(given, Refused):
+            return [None, gr.update(value=f"<p role='alert'>{escape(given.sentence)}</p>", visible=True)]
+        return [gr.skip(), gr.skip() if given is None else gr.update(visible=False)]
+
+    picture.change(told(seen), picture, [picture, why], **QUICK)
+    return picture
 
 
 def samples_of(page: Page, prefix: str, picture: Any, text: Any = None) -> Any:
@@ -138,7 +149,9 @@ def options_of(method: str, layer: float, steps: float) -> dict[str, Any]:
 
 
 def there(picture: Any) -> Any:
-    """The picture. Raises InputError where there is none yet."""
+    """The picture. Raises InputError where there is none yet, or one that cannot be read."""
+    if isinstance(picture, Refused):
+        raise InputError(picture.sentence)
     if picture is None:
         raise InputError("There is no picture yet: drop one, or choose an example.")
     return picture
@@ -169,7 +182,7 @@ def answered(
     visit: Visit,
     function: Callable[[Callable[[int], None]], T],
     show: Callable[[T], list[Any]],
-    what: str,
+    what: str | Callable[[], str],
 ) -> Iterator[list[Any]]:
     """Run work for a visitor: three outputs that stay until `show` fills them, the line on how far it is, Cancel."""
     gr = page.gradio
@@ -177,7 +190,10 @@ def answered(
     try:
         found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what)
     except CancelledError:
-        yield [*still, "<p role='status'>Cancelled.</p>", ended]
+        yield [*still, CANCELLED, ended]
+    except Exception:
+        yield [*still, "", ended]
+        raise
     else:
         yield [*show(found), "", ended]
 

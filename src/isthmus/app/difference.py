@@ -21,6 +21,13 @@ def before_and_after(former: Answer | None, now: Answer | None) -> View | None:
     return grid([old, new, changed(former, now)]) | {"title": "What the edit changed"}
 
 
+def similarity_change(former: Answer | None, now: Answer) -> float | None:
+    """By how much the similarity rose since the former result; None where the two do not compare."""
+    if former is None or not _compare(former, now):
+        return None
+    return _less(now.explanation.similarity, former.explanation.similarity)
+
+
 def changed(former: Answer, now: Answer) -> View:
     """The difference as a view: regions and words by how much their score rose; new words with what they replace."""
     one, two = former.explanation, now.explanation

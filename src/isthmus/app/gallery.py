@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -41,6 +41,10 @@ class Gallery:
     items: list[Item] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
+    def question(self, upload: Upload) -> Question:
+        """What is asked of a picture, decoded."""
+        return Question(self.model, upload.picture(), self.text, None, self.method, self.options)
+
     @property
     def done(self) -> int:
         """How many files have given something, or were left out."""
@@ -66,6 +70,28 @@ class Gallery:
         found = [item.explanation for item in self.items]
         limits = {"limit": region_scale(found).limit, "wordLimit": word_scale(found).limit}
         return grid([item.card | limits for item in self.ordered(by)]) | {"select": True}
+
+
+@dataclass(frozen=True, eq=False)
+class Restored(Sequence[Explanation]):
+    """The explanations of a gallery, in its order, each whole again when it is looked at, and named by its file."""
+
+    gallery: Gallery
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.gallery.items)
+
+    @overload
+    def __getitem__(self, place: int) -> Explanation: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Explanation]: ...
+    def __getitem__(self, place: int | slice) -> Explanation | Sequence[Explanation]:
+        """One of them, with its picture decoded again."""
+        if isinstance(place, slice):
+            return [self[n] for n in range(len(self))[place]]
+        item = self.gallery.items[place]
+        return replace(item.answer(self.gallery.question(item.upload)).explanation, source=item.upload.name)
 
 
 def corners(scores: Array) -> tuple[float | None, float]:

@@ -9,18 +9,21 @@ import gradio as gr
 from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
-from isthmus.app.sentences import told
+from isthmus.app.sentences import Refused, sentence, told
 from isthmus.app.uploads import Gathered, gather, read_upload
 from isthmus.errors import InputError
 
 
-@told
-def _picture(self: Any, payload: ImageData | None) -> Image.Image | None:
+def _picture(self: Any, payload: ImageData | None) -> Image.Image | Refused | None:
+    """The picture. One that cannot be read is no error here, where every event that has it would end with it."""
     if payload is None:
         return None
-    if not payload.path:  # such as a data URL in a request that no page sends
-        raise InputError("This picture did not arrive: give it again.")
-    return read_upload(payload.path, self.GRADIO_CACHE)
+    try:
+        if not payload.path:  # such as a data URL in a request that no page sends
+            raise InputError("This picture did not arrive: give it again.")
+        return read_upload(payload.path, self.GRADIO_CACHE)
+    except Exception as error:
+        return Refused(sentence(error))
 
 
 @told
@@ -43,7 +46,7 @@ def _reading(base: type, name: str, doc: str, preprocess: Callable[..., Any]) ->
 PictureInput = _reading(
     gr.Image,
     "PictureInput",
-    "A picture from a visitor: event functions get it as RGB, read by `isthmus.app.uploads`, or None.",
+    "A picture from a visitor: event functions get it as RGB, read by `isthmus.app.uploads`, a `Refused`, or None.",
     _picture,
 )
 FilesInput = _reading(

@@ -25,9 +25,11 @@ class Served:
         return self.encoder.name
 
     @contextmanager
-    def used(self, watch: Callable[[int], None] | None = None, *, long: bool = False) -> Iterator[DualEncoder]:
+    def used(
+        self, watch: Callable[[int], None] | None = None, *, long: bool = False, quick: bool = False
+    ) -> Iterator[DualEncoder]:
         """The model, for as long as the `with` lasts; see `Turns.taken`."""
-        with self._turns.taken(long=long, watch=watch):
+        with self._turns.taken(long=long, quick=quick, watch=watch):
             yield self.encoder
 
     def lend(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -101,6 +101,23 @@ def ask_joint(models: Models, answer: Answer, *, watch: Watch | None = None, sto
     return replace(answer, explanation=with_joint, joint_seconds=time.perf_counter() - began)
 
 
+def check_texts(models: Models, model: str, method: str, texts: Sequence[str]) -> None:
+    """Find what would be refused before any pass, so that only a good question ends the work on the one before.
+
+    Raises:
+        InputError: a text that the model cannot read, such as one that is too long for it.
+        OptionError: no such model or method.
+    """
+    registry.get(method)
+    models.get(model).encoder.processing.texts([*texts], truncate=False)
+
+
+def check(models: Models, question: Question) -> None:
+    """The same for a question."""
+    own = [question.text, *([] if question.against is None else [question.against])]
+    check_texts(models, question.model, question.method, own)
+
+
 def similarity(models: Models, model: str | None, picture: Image.Image, text: str) -> float:
     """The cosine of a picture and a text, without an explanation.
 
@@ -109,7 +126,7 @@ def similarity(models: Models, model: str | None, picture: Image.Image, text: st
     """
     from isthmus.targets import embeddings_of
 
-    with models.get(model).used() as encoder:
+    with models.get(model).used(quick=True) as encoder:
         image, words = (embeddings_of(encoder, [item])[0] for item in (picture, text))
     return float((image[0] * words[0]).sum())
 

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isthmus.app.sentences import told
-from isthmus.app.snippets import Asked, as_command, as_python
+from isthmus.app.snippets import PICTURE, Asked, as_command, as_python
 from isthmus.errors import InputError
 from isthmus.export import STEM, arrays_of, to_json
 from isthmus.extras import needed
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from isthmus.comparison import Comparison
     from isthmus.explanation import Explanation
 
@@ -32,6 +34,7 @@ KINDS = {
     "npz": "application/octet-stream",
 }
 _LABELS = {"png": "PNG", "svg": "SVG", "html": "HTML report", "json": "JSON", "npz": "NPZ"}
+_FILES = "Files hold the whole result, drawn in the colours of the library, not in those chosen under Display."
 _DRAWING = Lock()  # matplotlib's settings are the whole process's
 # The browser makes the file of the bytes, so that none is left on the server.
 _DOWNLOAD = """(parcel) => {
@@ -64,11 +67,13 @@ class Shown:
         explanations: in the order of the page, the first one the main one.
         calls: the calls that made them.
         comparison: where methods are compared.
+        picture: the one picture of the page, as it was read.
     """
 
-    explanations: tuple[Explanation, ...]
+    explanations: Sequence[Explanation]
     calls: tuple[Asked, ...]
     comparison: Comparison | None = None
+    picture: Image.Image | None = None
 
 
 def file_of(shown: Shown, kind: str) -> tuple[str, bytes]:
@@ -80,7 +85,16 @@ def file_of(shown: Shown, kind: str) -> tuple[str, bytes]:
             return f"comparison.{kind}", _comparison(shown.comparison, kind)
         if len(shown.explanations) == 1:
             return f"{STEM}.{kind}", _one(shown.explanations[0], kind)
-        return f"{STEM}s.{kind}", _several(shown.explanations, kind)
+        return f"{STEM}s.{kind}", _several(tuple(shown.explanations), kind)
+
+
+def picture_of(shown: Shown) -> bytes:
+    """The picture of the page as a PNG, which is the same to the bit."""
+    if shown.picture is None:
+        raise InputError("There is no one picture here: the pictures are the files that you gave.")
+    buffer = io.BytesIO()
+    shown.picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _one(explanation: Explanation, kind: str) -> bytes:
@@ -137,7 +151,8 @@ def _dumped(data: Any) -> bytes:
 def save_row(prefix: str, state: Any) -> None:
     """Buttons that save and copy what a `gr.State` holds: a `Shown`, or None as long as there is nothing to save.
 
-    They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python` and `PREFIX-command`.
+    They are there once there is something. Their ids are `PREFIX-save-KIND`, `PREFIX-python`, `PREFIX-command` and
+    `PREFIX-save-picture`, which saves the picture that the copied lines name.
     """
     gr = needed("gradio")
     with gr.Row(visible=False, elem_id=f"{prefix}-save", elem_classes="isthmus-save") as row:
@@ -146,12 +161,13 @@ def save_row(prefix: str, state: Any) -> None:
         }
         python = gr.Button("Copy as Python", size="sm", elem_id=f"{prefix}-python")
         command = gr.Button("Copy as command", size="sm", elem_id=f"{prefix}-command")
+        picture = gr.Button(PICTURE, size="sm", visible=False, elem_id=f"{prefix}-save-picture")
     code = gr.Code(visible=False, interactive=False, elem_id=f"{prefix}-code", lines=1, wrap_lines=True)
     note = gr.HTML(visible=False, elem_id=f"{prefix}-copied", elem_classes="isthmus-status")
     parcel = gr.JSON(visible=False)
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    state.change(_appear, state, [row, code, note], queue=False, **quiet)
-    for kind, button in buttons.items():
+    state.change(_appear, state, [row, code, note, picture], queue=False, **quiet)
+    for kind, button in (buttons | {"picture": picture}).items():
         made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
         made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)
     for button, write, language in ((python, as_python, "python"), (command, as_command, "shell")):
@@ -162,13 +178,16 @@ def save_row(prefix: str, state: Any) -> None:
 def _appear(shown: Shown | None) -> list[Any]:
     """The buttons are there with something to save; what was copied of a former result is not."""
     update = needed("gradio").update
-    return [update(visible=shown is not None), update(visible=False), update(visible=False)]
+    there, picture = shown is not None, shown is not None and shown.picture is not None
+    note = update(value=f"<p>{_FILES}</p>", visible=there)
+    return [update(visible=there), update(visible=False), note, update(visible=picture)]
 
 
 def _packer(kind: str) -> Callable[[Shown | None], dict[str, str]]:
     def pack(shown: Shown | None) -> dict[str, str]:
-        name, data = file_of(_there(shown), kind)
-        return {"name": name, "type": KINDS[kind], "data": base64.b64encode(data).decode("ascii")}
+        there = _there(shown)
+        name, data = (PICTURE, picture_of(there)) if kind == "picture" else file_of(there, kind)
+        return {"name": name, "type": KINDS.get(kind, KINDS["png"]), "data": base64.b64encode(data).decode("ascii")}
 
     return pack
 

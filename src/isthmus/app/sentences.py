@@ -7,11 +7,20 @@ import inspect
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from isthmus.errors import IsthmusError
 from isthmus.extras import needed
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What stands for an upload that could not be read: the sentence that says why."""
+
+    sentence: str
+
 
 _LOG = logging.getLogger("isthmus.app")
 _UNFORESEEN = "Something went wrong on the server, which has noted it: try again, or try another picture or text."

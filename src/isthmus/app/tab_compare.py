@@ -17,7 +17,7 @@ from isthmus.app.asking import (
     there,
 )
 from isthmus.app.page import Page
-from isthmus.app.question import Answer, Question
+from isthmus.app.question import Answer, Question, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
 from isthmus.app.snippets import Asked
@@ -78,12 +78,15 @@ def _comparer(page: Page) -> Any:
     def compare(picture: Any, text: str, methods: Any, model: str, visit: Visit) -> Iterator[Any]:
         question = Question(page.models.get(model).name, there(picture), clean_text(text))
         names = chosen_of(methods)
+        for name in names:
+            check_texts(page.models, question.model, name, [question.text])
+        at = [0]
         yield from answered(
             page,
             visit,
-            lambda watch: compared_by(page, question, names, watch),
+            lambda watch: compared_by(page, question, names, watch, at),
             lambda found: [cards_of(question, found), shown_of(question, found), _said(found)],
-            f"Comparing {len(names)} methods",
+            lambda: f"Method {min(len(names), at[0] + 1)} of {len(names)}",
         )
 
     return compare
@@ -99,14 +102,17 @@ def chosen_of(methods: Any) -> list[str]:
     return names
 
 
-def compared_by(page: Page, question: Question, names: Sequence[str], watch: Any) -> Comparison:
-    """What the methods say; one that refuses has a row with its sentence."""
+def compared_by(
+    page: Page, question: Question, names: Sequence[str], watch: Any, at: list[int] | None = None
+) -> Comparison:
+    """What the methods say; one that refuses has a row with its sentence. `at` is kept at how many are done."""
     from isthmus.comparison import compare
 
-    served = page.models.get(question.model)
+    served, at = page.models.get(question.model), [0] if at is None else at
 
     def progress(done: int, total: int) -> None:
-        del done, total
+        del total
+        at[0] = done
         watch(0)  # between two methods, of which some have no pass of their own
         served.lend()
 
@@ -164,7 +170,7 @@ def shown_of(question: Question, comparison: Comparison) -> Shown:
     """What is saved and copied."""
     names = tuple(row.method for row in comparison.rows)
     asked = Asked(question.model, (question.text,), methods=names, compared=True)
-    return Shown(comparison.explanations, (asked,), comparison)
+    return Shown(comparison.explanations, (asked,), comparison, question.picture)
 
 
 def _said(comparison: Comparison) -> str:

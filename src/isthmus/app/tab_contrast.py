@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from textwrap import shorten
 from typing import Any
 
 from isthmus.app.asking import (
@@ -18,7 +19,7 @@ from isthmus.app.asking import (
     there,
 )
 from isthmus.app.page import Page
-from isthmus.app.question import Answer, Question, ask
+from isthmus.app.question import Answer, Question, ask, check
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import told
 from isthmus.app.snippets import Asked
@@ -27,6 +28,7 @@ from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
 from isthmus.app.work import Visit
 
+_TITLE = 60
 _HINT = "Give two texts, and see which regions make the model prefer the first to the second."
 
 
@@ -74,6 +76,8 @@ def _contraster(page: Page) -> Any:
             method,
             options_of(method, layer, steps),
         )
+        for one in questions:
+            check(page.models, one)
         yield from answered(
             page,
             visit,
@@ -112,15 +116,17 @@ def views_of(answers: list[Answer]) -> tuple[View, View]:
         "alt": f"Why {question.text!r} rather than {question.against!r}. {main['alt']}",
     }
     cards = [
-        payload(answer, title=title, small=True, with_scale=answers)
-        for answer, title in ((first, "The first"), (second, "The second"))
+        payload(answer, title=shorten(title, _TITLE, placeholder=" …"), small=True, with_scale=answers)
+        for answer, title in ((first, question.text), (second, question.against or ""))
     ]
     return main, grid(cards) | {"title": "Each text alone, on the same scale"}
 
 
 def shown_of(answers: list[Answer]) -> Shown:
     """What is saved and copied."""
-    return Shown(tuple(one.explanation for one in answers), tuple(_asked(one.question) for one in answers))
+    questions = [one.question for one in answers]
+    found, asked = tuple(one.explanation for one in answers), tuple(map(_asked, questions))
+    return Shown(found, asked, picture=questions[0].picture)
 
 
 def _asked(question: Question) -> Asked:

@@ -9,6 +9,7 @@ from typing import Any
 
 from isthmus.app import history
 from isthmus.app.asking import (
+    CANCELLED,
     LAYER,
     QUICK,
     STEPS,
@@ -24,15 +25,15 @@ from isthmus.app.asking import (
     there,
     worked,
 )
-from isthmus.app.difference import before_and_after
+from isthmus.app.difference import before_and_after, similarity_change
 from isthmus.app.page import Page
-from isthmus.app.question import Answer, Question, ask, ask_joint, similarity
+from isthmus.app.question import Answer, Question, ask, ask_joint, check, similarity
 from isthmus.app.samples import sample, strip
 from isthmus.app.saving import Shown, save_row
-from isthmus.app.sentences import sentence, told
+from isthmus.app.sentences import Refused, sentence, told
 from isthmus.app.snippets import Asked
 from isthmus.app.uploads import clean_text
-from isthmus.app.view import payload
+from isthmus.app.view import View, payload
 from isthmus.app.viewer import listing, viewer
 from isthmus.app.work import CancelledError, Visit
 from isthmus.errors import IsthmusError
@@ -133,7 +134,7 @@ def _explainer(page: Page) -> Any:
     def explain(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
     ) -> Iterator[list[Any]]:
-        gr, models = page.gradio, page.models
+        models = page.models
         question = Question(
             models.get(model).name,
             history.same_picture(visit, there(picture)),
@@ -141,34 +142,45 @@ def _explainer(page: Page) -> Any:
             method=method,
             options=options_of(method, layer, steps),
         )
-        still, done = [gr.skip()] * 6, gr.update(interactive=False)
+        check(models, question)
         visit.turn = turn = visit.turn + 1
-
-        def row(line: str) -> list[Any]:
-            return [*still, line, gr.update(interactive=True)]
-
         try:
-            answer = yield from worked(
-                visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
-            )
-            history.keep(visit, answer, page.limits.history)
-            yield [*_results(page, visit), "", done]
-            if question.joint:
-                whole = yield from worked(
-                    visit,
-                    lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
-                    row,
-                    "Preparing words and regions",
-                )
-                history.improve(visit, answer, whole)
-                if visit.turn == turn:
-                    yield [*_improved(page, visit, whole), "", done]
-        except CancelledError:
+            yield from _steps(page, visit, question, turn)
+        except Exception as error:
+            cancelled = isinstance(error, CancelledError)
             if visit.turn == turn:  # else another question has taken its place
-                shown = _results(page, visit, waiting=_ENDED)
-                yield [*shown, "<p role='status'>Cancelled.</p>", done]
+                done = page.gradio.update(interactive=False)
+                yield [*_results(page, visit, waiting=_ENDED), CANCELLED if cancelled else "", done]
+            if not cancelled:
+                raise
 
     return explain
+
+
+def _steps(page: Page, visit: Visit, question: Question, turn: int) -> Iterator[list[Any]]:
+    """Explain, then prepare words and regions, showing each as it is there."""
+    gr, models = page.gradio, page.models
+    still, done = [gr.skip()] * 6, gr.update(interactive=False)
+
+    def row(line: str) -> list[Any]:
+        return [*still, line, gr.update(interactive=True)]
+
+    answer = yield from worked(
+        visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
+    )
+    history.keep(visit, answer, page.limits.history)
+    yield [*_results(page, visit), "", done]
+    if not question.joint:
+        return
+    whole = yield from worked(
+        visit,
+        lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
+        row,
+        "Preparing words and regions",
+    )
+    history.improve(visit, answer, whole)
+    if visit.turn == turn:
+        yield [*_improved(page, visit, whole), "", done]
 
 
 def _sampled(page: Page) -> Any:
@@ -182,7 +194,7 @@ def _sampled(page: Page) -> Any:
 
 def _live(page: Page) -> Any:
     def live(picture: Any, text: str, model: str) -> str:
-        if picture is None or not text.strip():
+        if picture is None or isinstance(picture, Refused) or not text.strip():
             return ""
         try:
             value = similarity(page.models, model, picture, clean_text(text))
@@ -201,7 +213,7 @@ def _results(page: Page, visit: Visit, *, waiting: str = _WAITING) -> list[Any]:
     """Values of `_Parts.results` for what the visitor is at."""
     update, now, former = page.gradio.update, history.shown(visit), history.before(visit)
     return [
-        None if now is None else _view(now, waiting),
+        None if now is None else _view(now, former, waiting),
         before_and_after(former, now),
         history.listed(visit),
         update(interactive=visit.at > 0),
@@ -215,18 +227,19 @@ def _improved(page: Page, visit: Visit, whole: Answer) -> list[Any]:
     skip = page.gradio.skip()
     if history.shown(visit) is not whole:
         return [skip] * 6
-    return [_view(whole, ""), *[skip] * 4, _kept(whole)]
+    return [_view(whole, history.before(visit), ""), *[skip] * 4, _kept(whole)]
 
 
-def _view(now: Answer, waiting: str) -> dict[str, Any]:
-    return payload(now) | {"id": now.question.number, "waiting": waiting if now.question.joint else ""}
+def _view(now: Answer, former: Answer | None, waiting: str) -> View:
+    more = {"id": now.question.number, "waiting": waiting if now.question.joint else ""}
+    return payload(now) | more | {"change": similarity_change(former, now)}
 
 
 def _kept(now: Answer) -> Shown:
     """What the buttons below the result save."""
     one = now.question
-    with_joint = now.explanation.joint is not None
-    return Shown((now.explanation,), (Asked(one.model, (one.text,), "", (one.method,), one.options, with_joint),))
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, now.explanation.joint is not None)
+    return Shown((now.explanation,), (asked,), picture=one.picture)
 
 
 def _mover(page: Page, by: int) -> Any:

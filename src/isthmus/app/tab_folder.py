@@ -7,10 +7,10 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from isthmus.app.asking import QUICK, WORK, buttons_of, options_of, settings_of, status_of, text_of, worked
-from isthmus.app.gallery import ORDERS, Gallery, left_out_said
+from isthmus.app.asking import CANCELLED, QUICK, WORK, buttons_of, options_of, settings_of, status_of, text_of, worked
+from isthmus.app.gallery import ORDERS, Gallery, Restored, left_out_said
 from isthmus.app.page import Page
-from isthmus.app.question import Answer, Question, ask, ask_joint
+from isthmus.app.question import Answer, ask, ask_joint, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
 from isthmus.app.snippets import Asked
@@ -22,6 +22,7 @@ from isthmus.encoders.pictures import PICTURE_SUFFIXES
 from isthmus.errors import InputError, IsthmusError
 
 WAITING = "Preparing words and regions, so that a click will answer at once …"
+_BACK = "<p><a href='#folder-gallery'>Back to all pictures</a></p>"
 ENDED = "Words and regions were not prepared: open the picture again for them."
 _HINT = f"Give several pictures or a zip, at most {LIMITS.pictures}, and see how well each matches one text, and why."
 
@@ -46,7 +47,7 @@ def tab(page: Page) -> None:
 
     gr = page.gradio
     visit = gr.State(Visit(), delete_callback=Visit.close)
-    kept, shown = gr.State(None), gr.State(None)
+    kept, shown, whole = gr.State(None), gr.State(None), gr.State(None)
     with gr.Row(elem_classes="isthmus-tab"):
         with gr.Column(scale=1, min_width=300, elem_classes="isthmus-ask"):
             files = FilesInput(
@@ -61,22 +62,24 @@ def tab(page: Page) -> None:
             status = status_of(page, "folder")
             settings = settings_of(page, "folder")
         with gr.Column(scale=3, min_width=320, elem_classes="isthmus-answer"):
-            order = gr.Radio(list(ORDERS), value="similarity", label="Sorted by", elem_id="folder-order")
+            order = gr.Radio(list(ORDERS), value="similarity", label="Sorted by", elem_id="folder-order", visible=False)
             said = gr.HTML(elem_id="folder-summary", elem_classes="isthmus-status")
             cards = viewer("folder-gallery", hint=_HINT)
+            save_row("folder-all", whole)
             name = gr.HTML(elem_id="folder-opened", elem_classes="isthmus-history")
+            preparing = status_of(page, "folder-opened")
+            stop = gr.Button("Cancel", size="sm", visible=False, elem_id="folder-opened-cancel")
             opened = viewer("folder-viewer")
             save_row("folder", shown)
     asked = [files, text, *settings.inputs, order, visit]
-    ends = [status, cancel]
-    gr.on(
-        [run.click, text.submit], told(_explainer(page)), asked, [cards, name, opened, kept, shown, said, *ends], **WORK
-    )
+    filled = [cards, name, opened, kept, shown, said, status, cancel, whole, order, preparing, stop]
+    gr.on([run.click, text.submit], told(_explainer(page)), asked, filled, **WORK)
+    stop.click(Visit.cancel, visit, None, **QUICK)
     order.change(told(_sorted), [kept, order], cards, **QUICK)
     opening = WORK | {"trigger_mode": "multiple"}  # another picture takes the place of the one that is opened
     # In the queue, without which the page does not learn that a state has changed.
     cards.select(None, None, None, js=_GO_THERE)
-    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, *ends], **opening)
+    cards.select(told(_opener(page)), [kept, order, visit], [name, opened, shown, preparing, stop], **opening)
 
 
 def _explainer(page: Page) -> Any:
@@ -96,27 +99,38 @@ def _explainer(page: Page) -> Any:
             raise InputError("There are no pictures yet: drop some, or a zip of them.")
         served = page.models.get(model).name
         gallery = Gallery(served, clean_text(text), method, options_of(method, layer, steps), [], [*files.left_out])
-        still = [gr.skip()] * 6
-
-        def row(line: str) -> list[Any]:
-            return [*still, line, gr.update(interactive=True)]
-
-        def at() -> str:
-            return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
-
-        total, before, ended = len(files.uploads), gallery.done, ""
+        check_texts(page.models, served, method, [gallery.text])
         visit.turn += 1  # what is still prepared for an opened picture has lost its place
-        yield [None, "", None, None, None, "", "", gr.update(interactive=True)]
+        hidden, off = gr.update(visible=False), gr.update(interactive=False)
+        yield [None, "", None, None, None, "", "", gr.update(interactive=True), None, hidden, "", hidden]
+        ended = ""
         try:
-            yield from worked(visit, partial(_add_all, page, gallery, files.uploads), row, at)
+            yield from _all(page, visit, gallery, files.uploads)
         except CancelledError:
             ended = "Cancelled. "
-        if not gallery.items and not ended:
-            raise InputError(f"None of these pictures can be explained: {left_out_said(gallery.left_out)}")
-        cards = gallery.view(_known(order))
-        yield [cards, "", None, gallery, None, _said(gallery, ended), "", gr.update(interactive=False)]
+        except Exception:
+            yield [*[gr.skip()] * 6, "", off, *[gr.skip()] * 4]
+            raise
+        cards, several = gallery.view(_known(order)), gr.update(visible=len(gallery.items) > 1)
+        whole = whole_of(gallery) if gallery.items else None
+        yield [cards, "", None, gallery, None, _said(gallery, ended), "", off, whole, several, "", hidden]
 
     return explain_all
+
+
+def _all(page: Page, visit: Visit, gallery: Gallery, uploads: Sequence[Upload]) -> Iterator[list[Any]]:
+    """Explain the pictures, telling which one is at work. Raises InputError where none of them gives anything."""
+    gr, total, before = page.gradio, len(uploads), gallery.done
+
+    def row(line: str) -> list[Any]:
+        return [*[gr.skip()] * 6, line, gr.update(interactive=True), *[gr.skip()] * 4]
+
+    def at() -> str:
+        return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
+
+    yield from worked(visit, partial(_add_all, page, gallery, uploads), row, at)
+    if not gallery.items:
+        raise InputError(f"None of these pictures can be explained: {left_out_said(gallery.left_out)}")
 
 
 def _add_all(page: Page, gallery: Gallery, uploads: Sequence[Upload], watch: Callable[[int], None]) -> None:
@@ -124,15 +138,11 @@ def _add_all(page: Page, gallery: Gallery, uploads: Sequence[Upload], watch: Cal
     for upload in uploads:
         watch(0)  # a picture that cannot be used has no pass
         try:
-            gallery.add(upload, ask(page.models, _question(gallery, upload), watch=watch, long=True))
+            gallery.add(upload, ask(page.models, gallery.question(upload), watch=watch, long=True))
         except CancelledError:
             raise
         except IsthmusError as error:
             gallery.left_out.append((upload.name, sentence(error)))
-
-
-def _question(gallery: Gallery, upload: Upload) -> Question:
-    return Question(gallery.model, upload.picture(), gallery.text, None, gallery.method, gallery.options)
 
 
 def _sorted(gallery: Gallery | None, order: str) -> Any:
@@ -146,31 +156,34 @@ def _opener(page: Page) -> Any:
         place = getattr(event, "index", None)
         if gallery is None or not isinstance(place, int) or not 0 <= place < len(gallery.items):
             raise InputError("This picture is no longer here: explain the pictures again.")
-        item, done = gallery.ordered(_known(order))[place], gr.update(interactive=False)
-        answer = item.answer(_question(gallery, item.upload))
-        heading = f"<h2>{escape(item.upload.name)}</h2>"
+        item, done = gallery.ordered(_known(order))[place], gr.update(visible=False)
+        answer = item.answer(gallery.question(item.upload))
+        heading = f"<h2>{escape(item.upload.name)}</h2>{_BACK}"
         visit.turn += 1
         turn = visit.turn
         visit.cancel()
-        yield [heading, _view(answer), _shown(gallery, answer), "", done]
+        yield [heading, _view(answer), shown_of(answer), "", done]
         if not answer.question.joint or visit.turn != turn:
             return
 
         def row(line: str) -> list[Any]:
             """How far it is, as long as nothing else has taken its place."""
-            at = [line, gr.update(interactive=True)] if visit.turn == turn else [gr.skip()] * 2
+            at = [line, gr.update(visible=True)] if visit.turn == turn else [gr.skip()] * 2
             return [gr.skip()] * 3 + at
 
         try:
             whole = yield from worked(
                 visit, lambda watch: ask_joint(page.models, answer, watch=watch), row, "Preparing words and regions"
             )
-        except CancelledError:
+        except Exception as error:
+            cancelled = isinstance(error, CancelledError)
             if visit.turn == turn:
-                yield [heading, _view(answer) | {"waiting": ENDED}, gr.skip(), "<p role='status'>Cancelled.</p>", done]
+                yield [heading, _view(answer) | {"waiting": ENDED}, gr.skip(), CANCELLED if cancelled else "", done]
+            if not cancelled:
+                raise
             return
         if visit.turn == turn:
-            yield [heading, _view(whole), _shown(gallery, whole), "", done]
+            yield [heading, _view(whole), shown_of(whole), "", done]
 
     open_one.__annotations__["event"] = gr.EventData
     return open_one
@@ -180,11 +193,19 @@ def _view(answer: Answer) -> View:
     return payload(answer) | {"id": str(id(answer.question)), "waiting": WAITING if answer.question.joint else ""}
 
 
-def _shown(gallery: Gallery, answer: Answer) -> Shown:
-    """What is saved, of the opened picture, and copied, of all."""
+def shown_of(answer: Answer) -> Shown:
+    """What is saved and copied of the opened picture."""
+    one = answer.question
+    joint = answer.explanation.joint is not None
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint)
+    return Shown((answer.explanation,), (asked,), picture=one.picture)
+
+
+def whole_of(gallery: Gallery) -> Shown:
+    """What is saved and copied of all pictures."""
     names = tuple(item.upload.name for item in gallery.items)
     asked = Asked(gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names)
-    return Shown((answer.explanation,), (asked,))
+    return Shown(Restored(gallery), (asked,))
 
 
 def _known(order: Any) -> str:

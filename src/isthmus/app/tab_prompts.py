@@ -19,7 +19,7 @@ from isthmus.app.asking import (
     there,
 )
 from isthmus.app.page import Page
-from isthmus.app.question import Answer, Question
+from isthmus.app.question import Answer, Question, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import told
 from isthmus.app.snippets import Asked
@@ -63,24 +63,34 @@ def _ranker(page: Page) -> Any:
     def rank(
         picture: Any, text: str, model: str, method: str, layer: float, steps: float, visit: Visit
     ) -> Iterator[Any]:
-        prompts, options = clean_lines(text), options_of(method, layer, steps)
+        (prompts, again), options = clean_lines(text), options_of(method, layer, steps)
         question = Question(page.models.get(model).name, there(picture), prompts[0], None, method, options)
+        check_texts(page.models, question.model, method, prompts)
+        at = [0]
         yield from answered(
             page,
             visit,
-            lambda watch: explained(page, question, prompts, watch),
-            lambda found: [ranked_of(question, found), shown_of(question, found), _said(found)],
-            f"Explaining {len(prompts)} prompts",
+            lambda watch: explained(page, question, prompts, watch, at),
+            lambda found: [ranked_of(question, found), shown_of(question, found), _said(found, again)],
+            lambda: f"Prompt {min(len(prompts), at[0] + 1)} of {len(prompts)}",
         )
 
     return rank
 
 
-def explained(page: Page, question: Question, prompts: Sequence[str], watch: Any) -> list[Explanation]:
-    """Each prompt's explanation, in one call; the picture is read once."""
+def explained(
+    page: Page, question: Question, prompts: Sequence[str], watch: Any, at: list[int] | None = None
+) -> list[Explanation]:
+    """Each prompt's explanation, in one call; the picture is read once. `at` is kept at how many are done."""
     from isthmus.explainer import explain
 
-    served = page.models.get(question.model)
+    served, at = page.models.get(question.model), [0] if at is None else at
+
+    def progress(done: int, total: int) -> None:
+        del total
+        at[0] = done
+        served.lend()
+
     with served.used(watch, long=True) as encoder, watched(watch, served.lend):
         found = explain(
             encoder,
@@ -88,7 +98,7 @@ def explained(page: Page, question: Question, prompts: Sequence[str], watch: Any
             list(prompts),
             method=question.method,
             batch_size=_BATCH,
-            progress=lambda *_: served.lend(),
+            progress=progress,
             **question.options,
         )
     assert isinstance(found, list)
@@ -121,11 +131,13 @@ def shown_of(question: Question, found: Sequence[Explanation]) -> Shown:
         options=question.options,
         batch_size=_BATCH,
     )
-    return Shown(tuple(by_similarity(found)), (asked,))
+    return Shown(tuple(by_similarity(found)), (asked,), picture=question.picture)
 
 
-def _said(found: Sequence[Explanation]) -> str:
+def _said(found: Sequence[Explanation], again: int) -> str:
     best, seconds = by_similarity(found)[0], sum(one.provenance.seconds for one in found)
     passes = sum(sum(one.provenance.passes.values()) for one in found)
     closest = f"closest: <b>{escape(best.caption)}</b>"
-    return f"<p>{len(found)} prompts · {closest} · one scale for all maps · {passes:.0f} passes · {seconds:.1f} s</p>"
+    left = "" if not again else f" · {again} {'line' if again == 1 else 'lines'} left out, given more than once"
+    cost = f"{passes:.0f} passes · {seconds:.1f} s"
+    return f"<p>{len(found)} prompts{left} · {closest} · one scale for all maps · {cost}</p>"

@@ -1,4 +1,4 @@
-"""Turns at a model: one question at a time, in the order of asking, those that somebody waits for before long work."""
+"""Turns at a model: one question at a time, in the order of asking, what is quick before the rest, long work last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _PATIENCE = 0.2  # seconds
-_Ticket = tuple[bool, int]
+_Ticket = tuple[int, int]
 
 
 class Turns:
@@ -22,14 +22,17 @@ class Turns:
         self._numbers = itertools.count()
 
     @contextmanager
-    def taken(self, *, long: bool = False, watch: Callable[[int], None] | None = None) -> Iterator[None]:
+    def taken(
+        self, *, long: bool = False, quick: bool = False, watch: Callable[[int], None] | None = None
+    ) -> Iterator[None]:
         """Wait for a turn, and have it for as long as the `with` lasts.
 
         Args:
             long: let all others go first who are not long, also while this one has its turn: see `lend`.
+            quick: go before all others, also while one of them has its turn.
             watch: called with 0 now and then while it waits; may raise to give up.
         """
-        ticket = (long, next(self._numbers))
+        ticket = (0 if quick else 2 if long else 1, next(self._numbers))
         self._take(ticket, watch)
         try:
             yield

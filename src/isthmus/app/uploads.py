@@ -91,7 +91,7 @@ def read_picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(_too_large(limits)) from error
+        raise InputError(f"The picture has far too many pixels: {_too_large(limits)}") from error
     except UnidentifiedImageError as error:
         raise InputError(f"This file is no picture that can be read here: give {_NAMED}.") from error
     except Exception as error:  # Pillow's readers fail in any way on a damaged file
@@ -152,8 +152,12 @@ def clean_text(text: Any, limits: Limits = LIMITS) -> str:
     return plain
 
 
-def clean_lines(text: Any, limits: Limits = LIMITS) -> list[str]:
-    """Texts, one a line, each once and in its order; blank lines are left out. Raises InputError as `clean_text`."""
+def clean_lines(text: Any, limits: Limits = LIMITS) -> tuple[list[str], int]:
+    """Texts, one a line, each once and in its order, and how many lines came again; blank lines are left out.
+
+    Raises:
+        InputError: as `clean_text`.
+    """
     whole = limits.prompts * (limits.characters + 1)
     if isinstance(text, str) and len(text) > whole:
         raise InputError(f"The prompts have {len(text):,} characters: shorten them to {whole:,} in all.")
@@ -161,9 +165,10 @@ def clean_lines(text: Any, limits: Limits = LIMITS) -> list[str]:
     if not lines:
         raise InputError("There is no prompt yet: write one a line.")
     prompts = list(dict.fromkeys(clean_text(line, limits) for line in lines))
+    again = len(lines) - len(prompts)
     if len(prompts) > limits.prompts:
         raise InputError(f"There are {len(prompts)} prompts: give at most {limits.prompts} at once.")
-    return prompts
+    return prompts, again
 
 
 def label(name: str) -> str:

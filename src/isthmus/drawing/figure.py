@@ -130,10 +130,19 @@ def _panel(
 def _title(one: Explanation | None) -> str:
     if one is None:
         return "Picture"
-    if one.similarity is None:
-        return "Explanation"
-    probability = "" if one.probability is None else f"   probability {one.probability:.1%}"
-    return f"similarity {one.similarity:.3f}{probability}"
+    return "   ".join(f"{name} {value}" for name, value in figures_of(one)) or "Explanation"
+
+
+def figures_of(one: Explanation) -> list[tuple[str, str]]:
+    """Names and numbers of what is explained; of a contrast that is a difference, not the similarity of the pair."""
+    found, sides = [], [side for side in (one.image, one.text) if side is not None]
+    if one.provenance.settings.get("against") and len(sides) == 1:
+        found.append(("difference of similarities", f"{sides[0].completeness.open:+.3f}"))
+    elif one.similarity is not None:
+        found.append(("similarity", f"{one.similarity:.3f}"))
+    if one.probability is not None:
+        found.append(("probability", f"{one.probability:.1%}"))
+    return found
 
 
 def small_print(one: Explanation) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from isthmus.drawing.figure import small_print
+from isthmus.drawing.figure import figures_of, small_print
 from isthmus.drawing.heatmap import calmed, layer
 from isthmus.drawing.pieces import cells, fit, jpeg, png
 from isthmus.drawing.pieces import words as coloured
@@ -96,11 +96,7 @@ def _card(one: Explanation, regions: Scale, words: Scale, number: int) -> str:
 
 
 def _figures(one: Explanation) -> str:
-    shown = []
-    if one.similarity is not None:
-        shown.append(f"similarity <b>{one.similarity:.3f}</b>")
-    if one.probability is not None:
-        shown.append(f"probability <b>{one.probability:.1%}</b>")
+    shown = [f"{name} <b>{value}</b>" for name, value in figures_of(one)]
     return f"<p class='figures'>{' · '.join(shown)}</p>"
 
 
