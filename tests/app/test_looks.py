@@ -37,8 +37,9 @@ def test_a_word_clicked_too_early_is_marked_and_answers_once_it_can(explain: Exp
           const joint = {scores: [[1, 0, 0, 0], [0, 0, 0, 1]], limit: 1, delta: 0};
           const words = [{text: 'a', start: 0, end: 1, score: 1}, {text: 'dog', start: 2, end: 5, score: 2}];
           const early = {id: 'early', title: '', text: 'a dog', similarity: 0.1, words, wordLimit: 2, facts: [],
-            notes: [], origin: [], alt: '', picture: document.querySelector('#explain-viewer img').src, width: 2, height: 2,
-            rows: 2, columns: 2, scores: [1, 2, 3, 4], limit: 4, crop: [0, 0, 1, 1], waiting: 'Preparing \\u2026'};
+            notes: [], origin: [], alt: '', picture: document.querySelector('#explain-viewer img').src, width: 2,
+            height: 2, rows: 2, columns: 2, scores: [1, 2, 3, 4], limit: 4, crop: [0, 0, 1, 1],
+            waiting: 'Preparing \\u2026'};
           const one = window.isthmus.interactive(host, early), word = host.querySelectorAll('[data-word]')[1];
           const seen = () => [word.getAttribute('aria-pressed'), word.classList.contains('iv-coming'),
             host.querySelector('.iv-asked').textContent, host.querySelector('canvas').toDataURL()];
@@ -209,3 +210,17 @@ def test_messages_leave_the_number_in_sight(visit: Callable[..., Visit]) -> None
     box = toast.bounding_box()
     assert box["y"] > 450, box
     assert box["y"] + box["height"] <= 900, box
+
+
+def test_an_edit_tells_its_change_beside_the_number_and_leads_to_it(explain: Explain) -> None:
+    """The last test of the session: it leaves another text."""
+    before = explain.shown(TEXT)["similarity"]
+    explain.give_text("a cat on the grass")
+    explain.run()
+    change = explain.shown("a cat on the grass")["similarity"] - before
+    said = explain.part("viewer").locator(".iv-change").inner_text()
+    assert re.fullmatch(rf"0\.\d{{3}} {'more' if change > 0 else 'less'} than before", said)
+    assert float(said.split()[0]) == pytest.approx(abs(change), abs=1.1e-3)
+    explain.part("viewer").get_by_role("button", name="See what changed").click()
+    top = "document.querySelector('#explain-changes h2').getBoundingClientRect()"
+    explain.page.wait_for_function(f"() => {top}.top >= 0 && {top}.bottom <= innerHeight")
