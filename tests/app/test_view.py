@@ -80,7 +80,7 @@ def test_views_side_by_side_share_one_scale(answer: Answer, other: Answer) -> No
     alone = [payload(one) for one in (answer, other)]
     for limit in ("limit", "wordLimit"):
         assert views[0][limit] == views[1][limit] == max(view[limit] for view in alone)
-    assert grid(views, columns=2) == {"grid": views, "columns": 2}
+    assert grid(views) == {"grid": views}
 
 
 def test_the_text_alternative_has_the_strongest_words_and_regions(answer: Answer) -> None:
@@ -160,3 +160,26 @@ def test_only_what_compares_stands_side_by_side(mini: Any, dog: Image.Image, ans
     assert before_and_after(answer, elsewhere) is None
     assert before_and_after(answer, replace(other, question=replace(other.question, method="gradcam"))) is None
     assert before_and_after(answer, replace(other, question=replace(other.question, options={}))) is None
+
+
+def test_a_large_delta_is_told_in_a_sentence_and_specials_in_words(answer: Answer) -> None:
+    """At two steps the scores miss much; where they do not, nothing is said."""
+    view, one = payload(answer), answer.explanation
+    assert one.image is not None
+    delta = one.image.completeness.relative_delta
+    assert delta is not None
+    assert delta > 0.05
+    assert view["notes"][0].startswith(f"The scores miss the similarity's change by {delta:.1%} (regions)")
+    assert "more steps" in view["notes"][0]
+    assert not any("BOS" in fact or "EOS" in fact for fact in view["facts"])
+    assert any("start mark" in fact for fact in view["facts"])
+    exact = [
+        replace(side, completeness=replace(side.completeness, total=1.0, closed=0.0, open=1.0))
+        for side in (one.image, one.text)
+        if side
+    ]
+    assert payload(replace(answer, explanation=replace(one, image=exact[0], text=exact[1])))["notes"] == []
+    none = replace(one.image, completeness=replace(one.image.completeness, closed=1.0, open=1.0, total=0.5))
+    view = payload(replace(answer, explanation=replace(one, image=none)))
+    assert "all of it (regions)" in view["notes"][0]
+    assert any("delta undefined" in fact for fact in view["facts"])

@@ -10,7 +10,7 @@ import numpy as np
 
 from isthmus.app.question import Answer, Question
 from isthmus.app.uploads import Upload
-from isthmus.app.view import View, grid, payload
+from isthmus.app.view import View, delta_of, grid, payload
 from isthmus.drawing.scale import region_scale, word_scale
 from isthmus.encoders.pictures import Picture, display_copy
 from isthmus.explanation import Array, Explanation
@@ -116,9 +116,9 @@ def facts_of(one: Explanation) -> list[str]:
     """The delta and the corners' share in words."""
     facts, delta, share = [], _delta(one), _corners(one)
     if delta is not None:
-        facts.append(f"delta {delta:.2%}")
+        facts.append(delta_of(delta))
     if share is not None and one.image is not None:
-        facts.append(f"corners {share:.0%}; evenly spread {corners(one.image.scores)[1]:.0%}")
+        facts.append(f"corners {share:.0%}, evenly {corners(one.image.scores)[1]:.0%}")
     return facts
 
 

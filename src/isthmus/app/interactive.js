@@ -2,7 +2,7 @@
 (() => {
   "use strict";
   const { maps, paint, ramp, signed, paperOf } = window.isthmus;
-  const { make, percent, stage, similarity, sentence, tint } = window.isthmus.parts;
+  const { make, percent, stage, similarity, sentence, tint, goTo } = window.isthmus.parts;
 
   const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
@@ -13,8 +13,15 @@
       this.repaint();
     }
 
+    /* Whether a click answers, or will once words and regions are prepared; a line that ends with … says that they
+       are on their way. */
+    get answers() { return Boolean(this.view.joint) || this.coming; }
+
+    get coming() { return !this.view.joint && /\u2026$/.test(this.view.waiting || ""); }
+
     update(view) {
       this.view = view;
+      if (!this.answers) this.drop();  // it will not be prepared after all
       this.fillFacts();
       this.repaint();
     }
@@ -33,14 +40,23 @@
         onpointerenter: () => this.tell(i), onfocus: () => this.tell(i), onpointerleave: () => this.tell(null),
         onblur: () => this.tell(null),
       }, one.text));
+      this.line.addEventListener("keydown", (event) => { if (event.key === "Escape") this.clear(); });
       this.line.classList.toggle("iv-long", view.text.length > 90);
       this.line.classList.toggle("iv-longer", view.text.length > 300);
       this.buttons = [...this.line.querySelectorAll(".iv-word")];
-      const side = make("div", { class: "iv-side" }, similarity(view), this.legend, this.value, this.display());
+      const side = make("div", { class: "iv-side" }, this.number(), this.legend, this.value, this.display());
       this.host.replaceChildren(
         make("div", { class: "iv-top" }, this.frame ? make("div", { class: "iv-stage" }, this.frame) : null, side),
         this.line, this.asked, this.facts);
       this.fillFacts();
+    }
+
+    /* The similarity, with a way to what an edit changed, which stands further below. */
+    number() {
+      const { view } = this, number = similarity(view);
+      const onclick = () => goTo(this.host.closest(".isthmus-answer").querySelector("[id$='-changes']"));
+      number?.querySelector(".iv-change")?.after(make("button", { type: "button", class: "iv-clear", text: "See what changed", onclick }));
+      return number;
     }
 
     /* What takes the pointer and the keys over the map. */
@@ -115,6 +131,7 @@
         const score = this.shownWords.scores[i];
         tint(button, score, this.shownWords.limit, look.map, look.positive, paper);
         button.setAttribute("aria-pressed", this.words.has(i));
+        button.classList.toggle("iv-coming", this.coming && this.words.has(i));
         button.setAttribute("aria-label", `${view.words[i].text}, ${signed(score)}`);
         button.dataset.score = signed(score);
       });
@@ -130,54 +147,68 @@
 
     bars(paper) {
       const { positive } = this.look;
-      const bar = (name, limit) => make("div", { class: "iv-scale" },
+      const bar = (name, limit, words) => make("div", { class: "iv-scale" },
         make("span", { class: "iv-label", text: name }),
-        make("span", { class: "iv-ramp", style: `background:${ramp(this.look.map, this.look.positive, paper)}`, "aria-hidden": "true" }),
+        make("span", { class: "iv-ramp", style: `background:${ramp(this.look.map, positive, paper, words)}`, "aria-hidden": "true" }),
         make("span", { class: "iv-ends" }, make("span", { text: positive ? "0" : `\u2212${limit.toPrecision(2)}` }, positive ? "" : make("i", { text: " against" })),
           make("span", {}, make("i", { text: "for " }), `+${limit.toPrecision(2)}`)));
-      return [this.canvas ? bar("per region", this.shownRegions.limit) : null, this.view.words.length ? bar("per word", this.shownWords.limit) : null].filter(Boolean);
+      return [this.canvas ? bar("per region", this.shownRegions.limit, false) : null, this.view.words.length ? bar("per word", this.shownWords.limit, true) : null].filter(Boolean);
     }
 
     sayAsked() {
-      const { view } = this;
+      const { view } = this, bold = (text) => make("b", { text });
       this.asked.replaceChildren();
       const clear = make("button", { type: "button", class: "iv-clear", text: "Clear", onclick: () => this.clear() });
       if (this.words.size) {
-        const chosen = [...this.words].sort((a, b) => a - b).map((i) => view.words[i].text).join(" ");
-        this.asked.append("The picture shows the regions for ", make("b", { text: chosen }), ". ", clear);
+        const chosen = bold([...this.words].sort((a, b) => a - b).map((i) => view.words[i].text).join(" + "));
+        if (this.coming) this.asked.append("The regions for ", chosen, " come as soon as they are prepared \u2026 ", clear);
+        else this.asked.append("The picture shows the regions for ", chosen, ". ", clear);
       } else if (this.region) {
-        const [r0, c0, r1, c1] = this.bounds(this.region).map((n) => n + 1);
-        const where = r0 === r1 && c0 === c1 ? `row ${r0}, column ${c0}` : `rows ${r0} to ${r1}, columns ${c0} to ${c1}`;
-        this.asked.append("The words are lit by the region of ", make("b", { text: where }), ". ", clear);
+        const where = bold(this.named(this.region));
+        if (this.coming) this.asked.append("The words for ", where, " come as soon as they are prepared \u2026 ", clear);
+        else this.asked.append("The words are lit by the region of ", where, ". ", clear);
       } else this.asked.append(view.joint ? "Click a word for its regions, or drag over the picture for its words." : (view.waiting || ""));
     }
 
+    named(region) {
+      const [r0, c0, r1, c1] = this.bounds(region).map((n) => n + 1);
+      return r0 === r1 && c0 === c1 ? `row ${r0}, column ${c0}` : `rows ${r0} to ${r1}, columns ${c0} to ${c1}`;
+    }
+
     toggleWord(i) {
-      if (!this.view.joint) return;
+      if (!this.answers) return;
       this.region = null;
       if (!this.words.delete(i)) this.words.add(i);
       this.repaint();
       this.tell(i);
     }
 
-    clear() {
+    drop() {
       this.words.clear();
       this.region = null;
+    }
+
+    clear() {
+      this.drop();
       this.repaint();
+      this.point(this.pointed);
     }
 
     tell(i) {
-      this.value.replaceChildren();
-      if (i === null) return;
-      this.value.append(`${this.view.words[i].text} `, make("b", { text: signed(this.shownWords.scores[i]) }));
+      if (i === null) { this.point(null); return; }
+      this.value.replaceChildren(`${this.view.words[i].text} `, make("b", { text: signed(this.shownWords.scores[i]) }));
     }
 
+    /* The value of a region under the pointer; of the chosen one, its own sum, as long as the pointer is in it or
+       nowhere. */
     point(cell) {
       this.pointed = cell;
+      const whole = this.region && (!cell || this.cells().includes(cell[0] * this.view.columns + cell[1]));
+      const told = whole ? this.cells() : cell ? [cell[0] * this.view.columns + cell[1]] : [];
       this.value.replaceChildren();
-      if (cell) {
-        const score = this.shownRegions.scores[cell[0] * this.view.columns + cell[1]];
-        this.value.append(`row ${cell[0] + 1}, column ${cell[1] + 1} `, make("b", { text: signed(score, 5) }));
+      if (told.length && this.shownRegions) {
+        const sum = told.reduce((so, one) => so + this.shownRegions.scores[one], 0);
+        this.value.append(`${this.named(whole ? this.region : [...cell, ...cell])} `, make("b", { text: signed(sum, 5) }));
       }
       this.showBox();
     }
@@ -207,7 +238,7 @@
 
     move(event) {
       const cell = this.cellAt(event);
-      if (this.held && this.view.joint && (this.dragged || cell.join() !== this.held.join())) {
+      if (this.held && this.answers && (this.dragged || cell.join() !== this.held.join())) {
         this.dragged = true;
         this.choose([...this.held, ...cell]);
       }
@@ -219,13 +250,14 @@
       const region = [...this.held, ...this.cellAt(event)], again = this.before && !this.dragged && this.before.join() === region.join();
       this.held = null;
       this.dragged = false;
-      if (this.view.joint) this.choose(again ? null : region);
+      if (this.answers) this.choose(again ? null : region);
     }
 
     choose(region) {
       this.words.clear();
       this.region = region;
       this.repaint();
+      this.point(this.pointed);
     }
 
     key(event) {
@@ -233,10 +265,10 @@
       if (step) {
         const within = (n, count) => Math.max(0, Math.min(count - 1, n));
         const cell = this.cursor ? [within(this.cursor[0] + step[0], rows), within(this.cursor[1] + step[1], columns)] : [0, 0];
-        if (event.shiftKey && this.view.joint) this.choose([...(this.region || this.cursor || cell).slice(0, 2), ...cell]);
+        if (event.shiftKey && this.answers) this.choose([...(this.region || this.cursor || cell).slice(0, 2), ...cell]);
         this.cursor = cell;
         this.point(cell);
-      } else if ((event.key === "Enter" || event.key === " ") && this.cursor && this.view.joint) this.choose([...this.cursor, ...this.cursor]);
+      } else if ((event.key === "Enter" || event.key === " ") && this.cursor && this.answers) this.choose([...this.cursor, ...this.cursor]);
       else if (event.key === "Escape") this.clear();
       else return;
       event.preventDefault();

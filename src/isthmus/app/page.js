@@ -15,5 +15,16 @@
     if (range.style.getPropertyValue("--default") !== String(share)) range.style.setProperty("--default", share);
   });
 
+  /* Arrow keys go from tab to tab, as in every list of tabs. */
+  document.addEventListener("keydown", (event) => {
+    const tab = event.target.closest?.("[role=tab]"), way = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (!tab || !way) return;
+    const all = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]:not(:disabled)")];
+    const next = all[(all.indexOf(tab) + way + all.length) % all.length];
+    next.focus();
+    next.click();
+    event.preventDefault();
+  });
+
   new MutationObserver(() => { mend(); mark(); }).observe(document.documentElement, { childList: true, subtree: true, attributes: true, attributeFilter: ["max"] });
 })();

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from inspect import signature
 from typing import Any
 
 from isthmus.app.limits import Limits
@@ -59,11 +60,17 @@ def build(models: Models, limits: Limits | None = None) -> Any:
         fill_width=False,
     ) as blocks:
         gr.HTML(_title(models), elem_id="title")
-        with gr.Tabs(elem_id="tabs"):
+        with gr.Tabs(elem_id="tabs", **_all_in_sight(gr)):
             for name, tab in _tabs():
                 with gr.Tab(name, id=name.lower()):
                     tab(page)
     return blocks
+
+
+def _all_in_sight(gr: Any) -> dict[str, Any]:
+    """Tabs wrap where they have no room, instead of hiding in a menu without a name, where Gradio is new enough."""
+    name = "overflow_behavior"
+    return {name: "wrap"} if name in signature(gr.Tabs).parameters else {}
 
 
 def _title(models: Models) -> str:

@@ -18,6 +18,13 @@ View = dict[str, Any]
 
 _LONGEST, _SMALL = 1024, 384  # pixels of the picture's longer side
 _TOP = 3
+_MUCH = 0.05  # of delta: from here on a visitor is told what it means
+_IN_WORDS = {
+    "BOS": "start mark",
+    "EOS": "end mark",
+    "PAD": "padding",
+    "CLS": "summary token",
+}
 
 
 def payload(
@@ -62,9 +69,9 @@ def payload(
     return view
 
 
-def grid(views: Sequence[View], *, columns: int = 0) -> View:
-    """Several small views side by side; `columns` 0 leaves their number to the room there is."""
-    return {"grid": list(views), "columns": columns}
+def grid(views: Sequence[View]) -> View:
+    """Several small views side by side."""
+    return {"grid": list(views)}
 
 
 def alternative(one: Explanation) -> str:
@@ -125,20 +132,48 @@ def _facts(answer: Answer) -> list[str]:
     for name, side in (("Picture", one.image), ("Text", one.text)):
         if side is not None:
             delta = side.completeness.relative_delta
-            parts = [] if delta is None else [f"delta {delta:.2%}"]
-            parts += [f"{special} {score:+.3f}" for special, score in specials(side)[:3] if score]
+            parts = [] if delta is None else [delta_of(delta)]
+            parts += [
+                f"{_in_words(special)} {score:+.3f}".replace("-", "\u2212")
+                for special, score in specials(side)[:3]
+                if score
+            ]
             if parts:
                 found.append(f"{name}: {', '.join(parts)}")
     passes = one.provenance.passes
     found.append(f"{sum(passes.values()):g} passes in {answer.seconds:.1f} s")
     if one.joint is not None:
-        found.append(f"words with regions: {answer.joint_seconds:.1f} s more")
+        found.append(f"words with regions {answer.joint_seconds:.1f} s")
     return found
+
+
+def delta_of(share: float) -> str:
+    """The convergence delta as it is written everywhere; infinite where the similarity does not change at all."""
+    return f"delta {share:.2%}" if np.isfinite(share) else "delta undefined"
+
+
+def _in_words(special: str) -> str:
+    """A special position as visitors read it; some are counted, as in "PAD ×3"."""
+    name, *count = special.split(" ")
+    return " ".join([_IN_WORDS.get(name, name), *count])
+
+
+def _missed(one: Explanation) -> list[str]:
+    """A sentence where delta is large."""
+    found = []
+    for name, side in (("regions", one.image), ("words", one.text)):
+        delta = None if side is None else side.completeness.relative_delta
+        if delta is not None and delta > _MUCH:
+            found.append(f"{delta:.1%} ({name})" if np.isfinite(delta) else f"all of it ({name})")
+    if not found:
+        return []
+    mend = ": more steps, under Settings, bring them closer." if one.provenance.method == "nib" else "."
+    return [f"The scores miss the similarity's change by {' and '.join(found)}{mend}"]
 
 
 def _notes(one: Explanation) -> list[str]:
     sides = [side for side in (one.image, one.text) if side is not None]
-    return list(dict.fromkeys(note for side in sides for note in side.notes))
+    return [*_missed(one), *dict.fromkeys(note for side in sides for note in side.notes)]
 
 
 def _origin(answer: Answer) -> list[list[str]]:

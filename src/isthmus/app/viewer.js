@@ -1,7 +1,7 @@
 /* The viewer: a picture and a text that answer each other. `isthmus.view(element, props, watch)` mounts it. */
 (() => {
   "use strict";
-  const { colour, over, css, ink, paperOf, paint, signed } = window.isthmus;
+  const { colour, solid, over, css, ink, paperOf, paint, signed } = window.isthmus;
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -36,11 +36,14 @@
     return { frame, crop, canvas };
   };
 
+  const compared = (change) => (Math.abs(change) < 0.0005 ? "as before"
+    : `${Math.abs(change).toFixed(3)} ${change > 0 ? "more" : "less"} than before`);
+
   const similarity = (view) => {
     if (view.similarity === null || view.similarity === undefined) return null;
     const filled = Math.max(0, Math.min(1, view.similarity));
     const change = view.change === undefined || view.change === null ? null
-      : make("span", { class: "iv-change", text: `${signed(view.change, 3)} than before` });
+      : make("span", { class: "iv-change", text: compared(view.change) });
     return make("div", { class: "iv-similarity" },
       make("span", { class: "iv-label", text: view.similarityLabel || "similarity" }),
       make("span", { class: "iv-number", text: view.difference ? signed(view.similarity, 3) : plain(view.similarity) }),
@@ -63,8 +66,8 @@
 
   const tint = (node, value, limit, map, positive, paper) => {
     const shown = positive ? Math.max(0, value) : value;
-    const back = over(colour(shown / limit, map), paper);
-    node.style.background = map !== "cividis" && shown === 0 ? "transparent" : css(back);
+    const back = over(solid(colour(shown / limit, map, positive)), paper);
+    node.style.background = shown === 0 && (positive || map !== "cividis") ? "transparent" : css(back);
     node.style.color = ink(back);
   };
 
@@ -73,7 +76,8 @@
     return view.title ? make("h3", { text: view.title }) : null;
   };
 
-  /* A small view of a grid; `open` where a click opens it. */
+  /* A small view of a grid, as the parts that stand in one line with those of its neighbours; `open` where a click
+     opens it. */
   const still = (view, look, root, open) => {
     const parts = stage(view), paper = paperOf(root);
     if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
@@ -87,15 +91,33 @@
       whole.append(node);
       return whole;
     }) : null;
-    return make("article", { class: "iv-card" },
-      heading(view, open),
-      view.subtitle ? make("p", { class: "iv-small", text: view.subtitle }) : null,
-      parts ? parts.frame : null, similarity(view), words,
-      ...(view.absent ? [make("p", { class: "iv-small", text: view.absent })] : []),
-      ...(view.cardFacts || []).map((fact) => make("p", { class: "iv-small", text: fact })));
+    const small = (text) => (text ? make("p", { class: "iv-small", text }) : null);
+    return [
+      [heading(view, open), small(view.subtitle)],
+      [parts ? make("div", { class: "iv-stage" }, parts.frame) : null],
+      [similarity(view)], [words],
+      [small(view.absent), ...(view.cardFacts || []).map(small)],
+    ].map((line) => line.filter(Boolean));
   };
 
-  window.isthmus.parts = { make, plain, percent, stage, similarity, sentence, tint, still };
+  /* Small views side by side: their pictures in boxes of one shape, their parts in lines. */
+  const cards = (views, look, root, open) => {
+    const all = views.map((view, index) => still(view, look, root, open(index)));
+    const used = all[0].map((_, line) => line).filter((line) => all.some((one) => one[line].length));
+    const aspects = views.filter((view) => view.picture).map((view) => view.width / view.height);
+    const mean = aspects.reduce((sum, one) => sum + one, 0) / aspects.length || 1;
+    // Four in a row where three would leave one alone.
+    const least = views.length % 3 === 1 && views.length % 4 !== 1 ? "190px" : "240px";
+    return make("div", { class: "iv-grid", style: `--iv-box:${Math.max(0.8, Math.min(1.5, mean))};--iv-least:${least}` },
+      ...all.map((one) => make("article", { class: "iv-card", style: `grid-row:span ${used.length}` },
+        ...used.map((line) => make("div", { class: "iv-line" }, ...one[line])))));
+  };
+
+  const goTo = (node) => node.scrollIntoView({
+    block: "start", behavior: matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth",
+  });
+
+  window.isthmus.parts = { make, plain, percent, stage, similarity, sentence, tint, goTo };
 
   /* How maps are shown, alike everywhere on the page. */
   const look = { map: "red-blue", positive: false, opacity: 1, outline: true };
@@ -114,6 +136,8 @@
     new MutationObserver(() => window.isthmus.look({ theme: true })).observe(document.body, { attributes: true, attributeFilter: ["class"] });
   });
 
+  const NARROW = 720;  // as in page.css: pixels up to which the answer lies below what asks for it
+
   window.isthmus.view = (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
     let shown = null;
@@ -124,19 +148,22 @@
         host.replaceChildren(make("p", { class: "iv-hint", text: host.dataset.hint || "" }));
         shown = null;
       } else if (value.grid) {
-        host.replaceChildren(...cards(value, (index) => trigger("select", { index }), host));
+        const open = (index) => (value.select ? () => trigger("select", { index }) : null);
+        host.replaceChildren(value.title ? make("h2", { text: value.title }) : "", cards(value.grid, look, host, open));
         shown = null;
       } else if (shown && value.id !== undefined && shown.id === value.id) shown.update(value);
       else shown = window.isthmus.interactive(host, value);
     };
-    const cards = (value, select, within) => {
-      const columns = value.columns ? `grid-template-columns:repeat(${value.columns},minmax(0,1fr))` : false;
-      const open = (index) => (value.select ? () => select(index) : null);
-      const all = value.grid.map((one, index) => still(one, look, within, open(index)));
-      return [value.title ? make("h2", { text: value.title }) : "", make("div", { class: "iv-grid", style: columns }, ...all)];
+    const arrive = () => {
+      const former = shown, empty = host.classList.contains("iv-empty");
+      draw();
+      if (innerWidth > NARROW || !props.value || (former && former === shown)) return;
+      if (props.value.select && !empty) return;  // a gallery in another order
+      if (!host.closest("[id$='-viewer']:not(#folder-viewer), [id$='-gallery']")) return;
+      if (host.getBoundingClientRect().top > innerHeight / 3) requestAnimationFrame(() => goTo(host));
     };
     views.add(() => (shown ? shown.repaint() : draw()));
-    watch("value", draw);
+    watch("value", arrive);
     draw();
   };
 })();
