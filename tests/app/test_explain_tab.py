@@ -193,7 +193,8 @@ def test_an_edit_is_shown_beside_what_was_and_undone(
     assert second["similarity"] == pytest.approx(now, abs=6e-4)
     changed = fresh.part("viewer").locator(".iv-change").inner_text()
     assert changed.endswith("than before")
-    assert number(changed.split()[0]) == pytest.approx(now - former, abs=6e-4)
+    assert number(changed.split()[0]) == pytest.approx(abs(now - former), abs=6e-4)
+    assert ("more" if now > former else "less") in changed
     changes = fresh.part("changes")
     changes.locator(".iv-card").first.wait_for()
     said = changes.inner_text()

@@ -121,6 +121,7 @@ def test_a_folder_is_sorted_and_opened(
         "right => [...document.querySelectorAll('#folder-gallery h3')].map(h => h.innerText).join() === right",
         arg=",".join(by_similarity),
     )
+    shot("folder", tab.page, full=True)
     tab.part("all-python").click()
     tab.part("all-code").get_by_text(FOLDER).first.wait_for()
     tab.cards().nth(0).locator("h3 button").click()
@@ -134,7 +135,6 @@ def test_a_folder_is_sorted_and_opened(
     tab.page.wait_for_function(
         "() => Math.abs(document.querySelector('#folder-gallery').getBoundingClientRect().top) < innerHeight / 2"
     )
-    shot("folder", tab.page, full=True)
 
 
 def test_a_zip_is_a_folder(visit: Callable[..., Visit], dog: Path, tmp_path: Path) -> None:
