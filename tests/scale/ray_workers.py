@@ -34,16 +34,30 @@ class Telling(Explainer):
         return super()._load(cores)
 
 
+def wait_for(workers: int) -> None:
+    """Until so many workers have loaded."""
+    for _ in range(900):
+        if len(list(noted().glob("load-*"))) >= workers:
+            return
+        time.sleep(0.1)
+
+
 class Together(Telling):
     """Begins when another worker does."""
 
     def _load(self, cores: int) -> Any:
         found = super()._load(cores)
-        for _ in range(600):
-            if len(list(noted().glob("load-*"))) > 1:
-                break
-            time.sleep(0.1)
+        wait_for(2)
         return found
+
+
+class Patient(Telling):
+    """After a piece it goes on when there are three workers."""
+
+    def _explained(self, piece: Piece) -> Any:
+        if self._worker is not None:
+            wait_for(3)
+        return super()._explained(piece)
 
 
 class Slow(Telling):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -194,28 +193,18 @@ def test_a_killed_worker_and_a_record_that_kills_it(
 def test_a_machine_that_joins_is_used_and_may_be_killed(
     cluster: Any, notes: Path, empty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "Explainer", ray_workers.Together)
-    source, store = made(tmp_path / "in", shards=3), store_of(tmp_path / "out")
-    seen: list[str] = []
-
-    def join_and_die() -> None:
-        """The first worker begins when there is another; that one's machine is killed at its first piece."""
-        while not texts(notes, "load"):
-            time.sleep(0.1)
-        third = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=STORE)
-        while not any(node == third.node_id for _, node, _ in texts(notes, "load")):
-            time.sleep(0.1)
-        cluster.remove_node(third, allow_graceful=False)
-        seen.append(third.node_id)
-
-    other = threading.Thread(target=join_and_die, daemon=True)
-    job = Job("mini", methods=("gradcam",), batch_size=4, device="cpu")  # leaves the GPU out: a pool of one kind
-    with within(400):
-        other.start()
-        list(engine.parts(source, job, store, address=cluster.address, size=SIZE))
-    other.join(20)
-    assert seen
-    assert [row["id"] for row in rows_of(store)] == ids(3)
+    monkeypatch.setattr(engine, "Explainer", ray_workers.Patient)
+    source, store = made(tmp_path / "in", shards=5), store_of(tmp_path / "out")
+    job = Job("mini", methods=("gradcam",), batch_size=4, device="cpu")  # a pool of one kind, which grows
+    third = None
+    with within(200):
+        for _ in engine.parts(source, job, store, address=cluster.address, size=SIZE):
+            if third is None:
+                third = cluster.add_node(num_cpus=1, num_gpus=0, object_store_memory=STORE)
+                while not any(node == third.node_id for _, node, _ in texts(notes, "load")):
+                    time.sleep(0.1)
+                cluster.remove_node(third, allow_graceful=False)
+    assert [row["id"] for row in rows_of(store)] == ids(5)
 
 
 def test_a_killed_driver_and_a_run_that_goes_on(
