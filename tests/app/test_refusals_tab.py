@@ -40,7 +40,7 @@ def explain(stay: Callable[..., Visit], dog: Path) -> Explain:
 def idle(explain: Explain) -> None:
     """Wait until nothing is said to run."""
     explain.page.wait_for_function(
-        "() => !document.querySelector('#explain-status').innerText.trim()"
+        "() => !document.querySelector('#explain-status p[role=status]')"
         " && document.querySelector('#explain-cancel').disabled"
     )
 
