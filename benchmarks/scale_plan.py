@@ -61,7 +61,7 @@ def core_rate(name: str, setting: str, beside: float) -> Rate | None:
     if point is None:
         point, basis = (
             points.get(f"floor/{name}/light/{DTYPE}"),
-            f"by operations from `light`, measured on {cores} cores",
+            f"by operations from light, measured on {cores} cores",
         )
         share = operations(SHAPES[name], setting) / operations(SHAPES[name], "light")
     if point is None:
@@ -80,7 +80,7 @@ def card_rate(name: str, setting: str) -> Rate:
     for other, rate in measured.items():
         if rate:
             share = operations(SHAPES[name], other) / operations(SHAPES[name], setting)
-            return Rate(rate * share, f"by operations from `{other}`, measured on {card()}")
+            return Rate(rate * share, f"by operations from {other}, measured on {card()}")
     value = _ENGINE * _SHARE * _PEAK / operations(SHAPES[name], setting)
     return Rate(value, f"not measured: {_SHARE:.0%} of the peak that the maker states")
 
@@ -136,7 +136,11 @@ def _machines(beside: float) -> list[list[str]]:
                 if rate is not None:
                     each = rate.value * units
                     hours = PAIRS / each / 3600
-                    figures = [f"{each:,.3g}", f"{hours:,.0f}", f"{hours / nodes:,.1f}"]
+                    figures = [
+                        f"{each:,.3g}",
+                        f"{hours:,.0f}" if hours >= 10 else f"{hours:.1f}",
+                        f"{hours / nodes:,.1f}",
+                    ]
                     lines.append([SHAPES[name].title, setting, title, *figures, rate.basis])
     return lines
 
@@ -148,7 +152,7 @@ def _storage(points: Points) -> Iterator[str]:
         if all(sizes):
             lines.append([shape.title, *(f"{PAIRS * one['bytes'] / 1e12:,.2g}" for one in sizes if one)])
     if lines:
-        yield grid_markdown(["TB of output", *(f"`{form}`" for form in FORMS)], lines)
+        yield grid_markdown(["TB of output", *FORMS], lines)
     if opening := points.get("opening"):
         size, taken = opening["bytes"], opening["cpu_ms"]
         fastest = card_rate("b32", "default")
