@@ -70,9 +70,12 @@ def core_rate(name: str, setting: str, beside: float) -> Rate | None:
 
 
 def card_rate(name: str, setting: str) -> Rate:
-    """Of an H200: the Ray engine's on a GPU, else the loop's, else by operations."""
+    """Of an H200: the Ray engine's on a GPU, else the local one's, else the loop's, else by operations."""
     points = loaded("scale-gpu.json")
-    measured = {one: points.get(f"{name}/{one}/{DTYPE}/ray", {}).get("rate") for one in SETTINGS}
+    measured = {
+        one: next((points[key]["rate"] for key in _keys(name, one) if "rate" in points.get(key, {})), None)
+        for one in SETTINGS
+    }
     if measured[setting]:
         return Rate(measured[setting], f"engine measured on {card()}")
     if loop := loaded("speed-cuda.json").get(f"floor/{name}/{setting}/{DTYPE}"):
@@ -83,6 +86,10 @@ def card_rate(name: str, setting: str) -> Rate:
             return Rate(rate * share, f"by operations from {other}, measured on {card()}")
     value = _ENGINE * _SHARE * _PEAK / operations(SHAPES[name], setting)
     return Rate(value, f"not measured: {_SHARE:.0%} of the peak that the maker states")
+
+
+def _keys(name: str, setting: str) -> list[str]:
+    return [f"{name}/{setting}/{DTYPE}/{engine}" for engine in ("ray", "local")]
 
 
 def card() -> str:
