@@ -187,6 +187,12 @@ def test_the_command(tmp_path: Path, run: Callable[..., Any]) -> None:
     assert (tmp_path / "out" / "summary.html").is_file()
     told = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(told["methods"]["nib"]["words"]["most"]) == 4
+    for row in (rows := [made_row(f"r{i}", i) for i in range(40)]):
+        row["word_scores"] = row["word_scores"] / 1000
+    _, out, _ = run("summary", written(str(tmp_path / "small"), rows), "--no-pictures")
+    (line,) = [one for one in out.splitlines() if "carry most" in one]
+    scores = re.findall(r"[+-][\d.e-]+", line)
+    assert len(set(scores)) == 5, "small scores are told apart"
     code, out, _ = run("summary", url, "--out", tmp_path / "page.html", "--no-pictures")
     assert code == 0
     assert str(tmp_path / "page.json") in out.replace("\n", "")

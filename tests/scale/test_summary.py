@@ -12,6 +12,7 @@ import pytest
 from made_rows import made_row
 
 from isthmus.datasets.records import Failure
+from isthmus.drawing.corpus import corpus_page
 from isthmus.errors import InputError, OptionError, SaveError
 from isthmus.scale.positions import Positions
 from isthmus.scale.rows import table_of
@@ -148,11 +149,23 @@ def test_memory_of_words_has_a_bound_that_is_told() -> None:
 
 
 def test_words_are_alike_in_any_case_and_without_marks() -> None:
-    assert [plain_word(one) for one in ("Dog,", "«dog»", "DOG", "--", "...", "it's")] == ["dog"] * 3 + [
-        "--",
-        "...",
+    assert [plain_word(one) for one in ("Dog,", "«dog»", "DOG", "it's", "7.", "犬。")] == ["dog"] * 3 + [
         "it's",
+        "7",
+        "犬",
     ]
+
+
+def test_marks_alone_are_no_words() -> None:
+    assert [plain_word(one) for one in (",", ".", "--", "...", "…", "&", "")] == [""] * 7
+    tally = WordTally()
+    tally.add([",", "Dog", ".", "dog", "--"], np.array([9.0, 1, 8, 3, 7]), np.array([0.9, 0.1, 0.8, 0.3, 0.7]))
+    tally.add([".", ","], np.ones(2), np.ones(2))
+    tally.add([], np.ones(0), np.ones(0))
+    told = tally.told(1, 5)
+    assert [(one["word"], one["count"], one["sum_score"]) for one in told["most"]] == [("dog", 2, 4.0)]
+    assert told["least"] == []
+    assert (told["occurrences"], told["words"]) == (2, 1)
 
 
 def test_histograms_of_hard_numbers() -> None:
@@ -191,13 +204,41 @@ def test_outliers_are_one_a_picture_and_do_not_depend_on_batches() -> None:
 def test_what_cannot_be_summarised_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no output of isthmus map"):
         summarise(tmp_path)
-    with pytest.raises(InputError, match="no rows yet"):
+    with pytest.raises(InputError, match="has no rows, and no errors: look whether"):
         summarise(written(tmp_path, []))
     with pytest.raises(OptionError, match="outliers must be at least 0"):
         summarise(tmp_path, outliers=-1)
     (tmp_path / "out" / "pairs" / "part-00000-00000.parquet").write_bytes(b"PAR1")
     with pytest.raises(SaveError, match="is damaged"):
         summarise(tmp_path / "out")
+
+
+def test_a_run_without_rows_says_so_and_how_many_errors_it_has(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "out"))
+    store.prepare({"model": "mini"})
+    with pytest.raises(InputError, match="has no rows yet: wait for it"):
+        summarise(store.url)
+    store.finish("interrupted")
+    with pytest.raises(InputError, match="no rows, and no errors: go on with the same isthmus map"):
+        summarise(store.url)
+    for piece, said in ((0, "1 error"), (1, "2 errors")):
+        store.put(0, piece, table_of([]), [Failure(f"bad{piece}", "It is broken.")])
+        store.finish()
+        with pytest.raises(InputError, match=rf"no rows, and {said}: its errors\.parquet says why") as caught:
+            summarise(store.url)
+        assert "isthmus map" not in str(caught.value), "it was run"
+
+
+def test_pairs_are_not_rows(tmp_path: Path) -> None:
+    rows = [*corpus(20), *corpus(20, method="gradcam")]
+    for name, some, pairs, said in (
+        ("even", rows, 20, "<b>20</b> pairs</span><span><b>40</b> rows</span>"),
+        ("uneven", rows[3:], 20, "<b>at least 20</b> pairs</span><span><b>37</b> rows</span>"),
+        ("one", rows[:20], 20, "<b>20</b> pairs</span><span><b>1</b> failed</span>"),
+    ):
+        told = summarise(written(tmp_path / name, some)).told
+        assert (told["pairs"], told["rows"]) == (pairs, len(some))
+        assert said in corpus_page(told, {method: {} for method in told["methods"]}, "")
 
 
 def test_rows_with_one_side_and_many_grids(tmp_path: Path) -> None:

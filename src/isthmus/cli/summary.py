@@ -101,7 +101,7 @@ def _print(console: Console, name: str, told: Mapping[str, Any]) -> None:
             form = ".3f" if key == "similarity" else ".2%"
             console.print(Text(f"  {said:<13} median {middle:{form}}, 5-95 % {low:{form}} to {high:{form}}"))
     for key, said in (("most", "carry most"), ("least", "carry least")):
-        words = ", ".join(f"{one['word']} {one['mean_score']:+.3f}" for one in told["words"][key][:5])
+        words = ", ".join(f"{one['word']} {one['mean_score']:+.3g}" for one in told["words"][key][:5])
         if words:
             console.print(Text(f"  {said:<13} {words}"), soft_wrap=True)
     for grid in told["grids"][:1]:

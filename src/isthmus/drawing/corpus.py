@@ -64,7 +64,7 @@ def corpus_page(told: Mapping[str, Any], examples: Mapping[str, Mapping[str, Seq
 
 def _facts(told: Mapping[str, Any]) -> str:
     settings = told["run"].get("settings") or {}
-    rows = [(f"{told['rows']:,}", "pairs")]
+    rows = _sizes(told)
     if told["failures"]["count"]:
         rows.append((f"{told['failures']['count']:,}", "failed"))
     shown = [f"<span><b>{value}</b> {name}</span>" for value, name in rows]
@@ -72,6 +72,13 @@ def _facts(told: Mapping[str, Any]) -> str:
     for name, value in (("model", settings.get("model")), ("method", names), ("run", told["run"].get("state"))):
         shown.append(f"<span>{name} <b>{escape(str(value))}</b></span>" if value else "")
     return f"<p class='facts'>{''.join(shown)}</p>"
+
+
+def _sizes(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Pairs, and rows where several methods have one for each; ids are not kept, so a method's rows count the pairs."""
+    counts = {found["rows"] for found in told["methods"].values()}
+    pairs = (f"{'' if len(counts) == 1 else 'at least '}{told['pairs']:,}", "pairs")
+    return [pairs, (f"{told['rows']:,}", "rows")] if len(told["methods"]) > 1 else [pairs]
 
 
 def _failures(told: Mapping[str, Any]) -> str:

@@ -47,7 +47,12 @@ class Column:
 COLUMNS = (
     Column("id", "string", "Unique in the run, but for `method`: one row for each id and method."),
     Column("text", "string", "The pair's text, as given."),
-    Column("picture", "string", "The picture's name: the same for all rows of one picture."),
+    Column(
+        "picture",
+        "string",
+        "The picture's name: the same for all rows of one picture. Its path or URL; of a picture that has none, as in "
+        "an archive or a column of bytes, a digest: the first 16 hexadecimal digits of its SHA-256.",
+    ),
     Column("where", "where", "What is needed to open the picture again: `file`, and `member`, or `row` and `column`."),
     Column("method", "string", "The attribution method."),
     Column("model", "string", "The model, as it was named."),

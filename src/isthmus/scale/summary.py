@@ -194,13 +194,15 @@ def summarise(
                 done += batch.num_rows
         if progress is not None:
             progress(number + 1, len(parts))
+    failures = _failures(store)
     if not done:
-        raise InputError(f"The output in {str(output)!r} has no rows yet: run isthmus map first.")
+        raise InputError(_empty(str(output), manifest.get("state"), failures["count"]))
     told = {
         "output": str(output),
         "run": {name: manifest.get(name) for name in ("state", "settings", "about", "counts", "began", "ended")},
+        "pairs": max(tally.rows for tally in tallies.values()),  # ids of a hundred million do not fit in memory
         "rows": done,
-        "failures": _failures(store),
+        "failures": failures,
         "methods": {name: tally.told(least, words) for name, tally in tallies.items()},
     }
     return Summary(told, {name: _kept(tally) for name, tally in tallies.items()})
@@ -238,6 +240,18 @@ def _numbers(batch: Any, name: str) -> Array:
 
 def _kept(tally: MethodTally) -> dict[str, list[tuple[Mapping[str, Any], Array | None]]]:
     return {name: [(row, row["map"]) for _, _, row in kept.rows] for name, kept in tally.outliers.items()}
+
+
+def _empty(output: str, state: Any, errors: int | None) -> str:
+    """What to say of a run without rows, and of how many records it could not explain."""
+    many = f"{errors:,} error{'' if errors == 1 else 's'}" if errors else "no errors"
+    if state == "running":
+        known = f", and {many}" if errors else ""
+        return f"The run in {output!r} has no rows yet{known}: wait for it, or go on with isthmus map if it was killed."
+    if errors:
+        return f"The run in {output!r} has no rows, and {many}: its errors.parquet says why."
+    mend = "look whether its input holds pairs" if state == "complete" else "go on with the same isthmus map"
+    return f"The run in {output!r} has no rows, and {many}: {mend}."
 
 
 def _failures(store: Store) -> dict[str, Any]:

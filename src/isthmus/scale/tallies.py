@@ -111,7 +111,7 @@ class Histogram:
 
 
 class WordTally:
-    """Lower-cased words with how often they come and what they carry.
+    """Lower-cased words with how often they come and what they carry; marks alone are no words.
 
     At most `limit` words are kept: beyond, the rarer half is forgotten. Each forgetting adds the highest count that it
     threw away to `missed`, by which no word's count falls short; so a word with a much higher count is all but exact.
@@ -128,9 +128,11 @@ class WordTally:
 
     def add(self, words: Sequence[str], scores: Array, shares: Array) -> None:
         """Count occurrences; a share is a word's score over the sum of the sizes of its text's scores."""
-        self.total += len(words)
-        names, places = np.unique(np.array([plain_word(word) for word in words], dtype=object), return_inverse=True)
-        sums = [np.bincount(places, weights, len(names)) for weights in (None, scores, shares)]
+        plain = np.array([plain_word(word) for word in words], dtype=object)
+        kept = plain != ""
+        self.total += int(kept.sum())
+        names, places = np.unique(plain[kept], return_inverse=True)
+        sums = [np.bincount(places, weights, len(names)) for weights in (None, scores[kept], shares[kept])]
         for name, *values in zip(names.tolist(), *sums, strict=True):
             known = self._found.get(name)
             if known is None:
@@ -172,9 +174,9 @@ class WordTally:
 
 
 def plain_word(word: str) -> str:
-    """A word in lower case, without marks around it; marks alone stay."""
+    """A word in lower case, without marks around it; "" where it has no letter or digit."""
     word = word.lower().strip()
-    return word.strip(_MARKS) or word
+    return word.strip(_MARKS) if any(letter.isalnum() for letter in word) else ""
 
 
 def _word(name: str, values: Array) -> dict[str, Any]:
