@@ -200,7 +200,8 @@ def test_jobs_that_make_no_sense() -> None:
         ({"options": {"nonsense": 1}}, "has no option 'nonsense'"),
         ({"preset": "none"}, "has no preset"),
         ({"stored": "none"}, "no stored form"),
-        ({"stored": "vectors", "methods": ("nib", "gradcam")}, "one method, for the texts"),
+        ({"stored": "vectors", "methods": ("nib", "gradcam")}, "vectors of nib's path"),
+        ({"stored": "vectors", "methods": ("gradcam",)}, "vectors of nib's path: leave the method"),
         ({"methods": ("cam",), "sides": ("text",)}, "not defined for the text side"),
     ]
     for options, message in cases:

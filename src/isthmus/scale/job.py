@@ -70,8 +70,8 @@ class Job:
             for side in self.sides or ():
                 if side not in method.sides:
                     raise OptionError(f"{method.name} is not defined for the {side} side: choose another method.")
-        if self.stored == "vectors" and (len(known) > 1 or self.preset is not None or "text" not in known[0].sides):
-            raise OptionError('stored="vectors" takes one method, for the texts, and no preset.')
+        if self.stored == "vectors" and (self.methods != ("nib",) or self.preset is not None):
+            raise OptionError('stored="vectors" keeps vectors of nib\'s path: leave the method and the preset out.')
 
     def load(self) -> DualEncoder:
         """The model."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
@@ -11,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from isthmus import __version__
 from isthmus.encoders.dual import DualEncoder
 from isthmus.errors import IsthmusError, OptionError
 from isthmus.extras import needed
@@ -19,6 +16,7 @@ from isthmus.scale.job import Job
 from isthmus.scale.local import run_local
 from isthmus.scale.pieces import PAIRS
 from isthmus.scale.progress import Listener, Progress, counted
+from isthmus.scale.settings import digest, listed, name, versions, weights
 from isthmus.scale.source import Plan, plan
 from isthmus.scale.store import Store
 
@@ -114,7 +112,7 @@ def map(
     """
     needed("pyarrow")
     job = Job(
-        model=_name(model),
+        model=name(model),
         methods=(method,) if isinstance(method, str) else tuple(method),
         options={name: value for name, value in options.items() if value is not None},
         sides=_sides(sides),
@@ -143,17 +141,19 @@ def map(
     settings: dict[str, Any] = {
         "input": planned.fingerprint,
         "image_column": image_column,
-        "text_columns": _listed(text_columns),
-        "prompts": _digest(prompts),
+        "text_columns": listed(text_columns),
+        "prompts": digest(prompts),
         "split": split,
         "config": config,
         "limit": limit,
         "shards": shards,
         "piece_size": piece_size,
         **job.settings(),
-        "weights": _weights(model),
+        "weights": weights(model),
     }
     run = _Run(planned, job, Store(str(output), storage_options=storage_options), piece_size, max_failures, progress)
+    if not overwrite and (manifest := run.store.finished(settings)):
+        return run.result(manifest, Progress(records=planned.records or 0, total=planned.records))
     if engine == "ray":
         return run.with_ray(settings, overwrite, address, cores)
     return run.here(settings, overwrite, model, notice)
@@ -220,7 +220,7 @@ class _Run:
             "records": self.plan.records,
             "batch_size": self.job.batch_size,
             "machine": platform.node(),
-            "versions": _versions(),
+            "versions": versions(),
         }
         self.store.prepare(settings, about=about, overwrite=overwrite)
 
@@ -233,7 +233,10 @@ class _Run:
             with suppress(IsthmusError):  # the first error says more
                 self.store.finish(state)
             raise
-        manifest = self.store.finish("complete")
+        return self.result(self.store.finish("complete"), progress)
+
+    def result(self, manifest: Mapping[str, Any], progress: Progress) -> MapResult:
+        """What a manifest tells of a run that is done."""
         counts = manifest["counts"]
         return MapResult(self.store.url, int(counts["rows"]), int(counts["failures"]), progress)
 
@@ -251,24 +254,6 @@ def _check(engine: str, model: Any, piece_size: int, max_failures: int | None, c
         raise OptionError(f"max_failures must be at least 0, not {max_failures}.")
 
 
-def _name(model: str | Path | DualEncoder) -> str:
-    if isinstance(model, DualEncoder):
-        return model.name
-    folder = Path(model)
-    return folder.resolve().as_posix() if folder.is_dir() else str(model)
-
-
-def _weights(model: str | Path | DualEncoder) -> str | None:
-    """What tells that a model of the same name has other weights; None for a name, whose revision the rows tell."""
-    if isinstance(model, DualEncoder):
-        return model.revision
-    if not Path(model).is_dir():
-        return None
-    files = sorted(path for path in Path(model).iterdir() if path.is_file())
-    told = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
-
-
 def _sides(sides: Sequence[str] | str | None) -> tuple[str, ...] | None:
     if sides is None or sides == "both" or tuple(sides) == ("both",):
         return None
@@ -276,26 +261,3 @@ def _sides(sides: Sequence[str] | str | None) -> tuple[str, ...] | None:
     if not found or any(side not in ("image", "text") for side in found):
         raise OptionError(f'sides must be "image", "text", or both, not {sides!r}.')
     return found
-
-
-def _listed(names: Sequence[str] | str) -> list[str]:
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _digest(prompts: Sequence[str] | str) -> str | None:
-    """Prompts as the manifest keeps them: there may be thousands."""
-    told = _listed(prompts)
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32] if told else None
-
-
-def _versions() -> dict[str, str]:
-    import torch
-    import transformers
-
-    python = platform.python_version()
-    return {
-        "isthmus": __version__,
-        "python": python,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }

@@ -6,6 +6,7 @@
     .work/errors-SSSSS-KKKKK.parquet    what failed in a piece, written before its part
     .work/ended-SSSSS-NNNNN.json        shard S has N pieces
     .work/trying-SSSSS-KKKKK.json       a piece that is at work, and what is known of it
+    .work/kept.parquet                  what errors.parquet alone told when the run began
 
 A piece is done when its part is there. Several writers may be at work at once, on several machines.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,14 +25,13 @@ from isthmus.datasets.records import Failure
 from isthmus.errors import OptionError, SaveError
 from isthmus.extras import needed
 from isthmus.scale.files import Files
-from isthmus.scale.packing import error_schema, errors_table, packed
+from isthmus.scale.gathering import ERRORS, READERS, gather, keep
+from isthmus.scale.packing import errors_table, packed
 
 Piece = tuple[int, int]
 _PART = re.compile(r"part-(\d{5,})-(\d{5,})\.parquet")
 _ERRORS = re.compile(r"errors-(\d{5,})-(\d{5,})\.parquet")
 _ENDED = re.compile(r"ended-(\d{5,})-(\d{5,})\.json")
-_READERS = 32  # threads that read small files at once, since a store answers each after some time
-_GROUP = 256  # small files in memory at once
 _OURS = ("manifest.json", "errors.parquet", "summary.json", "summary.html")
 
 
@@ -112,6 +111,14 @@ class Store:
         self._write_manifest(manifest)
         return before is not None
 
+    def finished(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The manifest of a run of the same settings of which nothing is left to do, and nothing is lost; or None."""
+        manifest = self.manifest() or {}
+        if manifest.get("state") != "complete" or manifest.get("settings") != _plain(settings):
+            return None
+        whole = manifest["counts"]["parts"] == len(self.done().pieces) and self.files.exists(ERRORS)
+        return manifest if whole else None
+
     def manifest(self) -> dict[str, Any] | None:
         """What `manifest.json` tells; None where there is none."""
         content = self.files.read("manifest.json")
@@ -144,8 +151,9 @@ class Store:
         """Remove what a killed run was writing, and errors of pieces that it did not finish."""
         self.files.remove_folder(".work/writing")
         done = self.done().pieces
-        names = [name for name in self.files.names(".work") if (at := _place(_ERRORS, name)) and at not in done]
-        self.files.remove(*(f".work/{name}" for name in names))
+        names = {f".work/{name}": at for name in self.files.names(".work") if (at := _place(_ERRORS, name))}
+        keep(self.files, self.read_part, sorted(names), done)
+        self.files.remove(*(name for name, at in names.items() if at not in done))
 
     def done(self) -> Done:
         """What is there already, by listing names."""
@@ -223,7 +231,8 @@ class Store:
             The manifest.
         """
         done = self.done()
-        failures = self._gather(done)
+        names = sorted(f".work/{name}" for name in self.files.names(".work") if _place(_ERRORS, name) in done.pieces)
+        failures = gather(self.files, self.read_part, names, lambda at: f"pairs/{_part(*at)}", set(done.pieces))
         counts = {
             "rows": self._count(),
             "failures": failures,
@@ -241,34 +250,12 @@ class Store:
 
     def _count(self) -> int:
         """Rows of all parts, by the ends of their files."""
-        with ThreadPoolExecutor(_READERS) as pool:
+        with ThreadPoolExecutor(READERS) as pool:
             return sum(pool.map(self._rows, self.parts()))
 
     def _rows(self, name: str) -> int:
         with self.read_part(name) as part:
             return int(part.metadata.num_rows)
-
-    def _gather(self, done: Done) -> int:
-        """Write `errors.parquet` from the errors of the pieces that are done, one after another; their number."""
-        names = sorted(name for name in self.files.names(".work") if _place(_ERRORS, name) in done.pieces)
-        count = 0
-        with tempfile.TemporaryFile() as beside:
-            with (
-                needed("pyarrow.parquet").ParquetWriter(beside, error_schema()) as writer,
-                ThreadPoolExecutor(_READERS) as pool,
-            ):
-                for start in range(0, len(names), _GROUP):
-                    tables = pool.map(self._table, (f".work/{name}" for name in names[start : start + _GROUP]))
-                    together = needed("pyarrow").concat_tables(tables)
-                    writer.write_table(together)
-                    count += together.num_rows
-            beside.seek(0)
-            self.files.write("errors.parquet", beside)
-        return count
-
-    def _table(self, name: str) -> Any:
-        with self.read_part(name) as part:
-            return part.read()
 
 
 def _place(pattern: re.Pattern[str], name: str) -> Piece | None:
