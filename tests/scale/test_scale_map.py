@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ import pytest
 from given import TEXTS, errors_in, parquet, rows_in, table
 
 import isthmus
-from isthmus.cli.map import said
+from isthmus.cli.map import _ended_as_interrupted, said
 from isthmus.errors import IsthmusError, ModelError, OptionError
 from isthmus.scale.progress import Progress, TooManyFailuresError, counted
 
@@ -118,6 +121,8 @@ def test_what_makes_no_sense_is_refused_at_once(tiny: Any, tmp_path: Path) -> No
         ({"engine": "ray", "model": tiny}, "loads the model in each of its actors"),
         ({"piece_size": 0}, "piece_size must be"),
         ({"cores": 0}, "cores must be"),
+        ({"cores": 2}, "of a Ray cluster: add engine='ray'"),
+        ({"address": "auto"}, "of a Ray cluster: add engine='ray'"),
         ({"max_failures": -1}, "max_failures must be"),
         ({"sides": "top"}, "sides must be"),
         ({"nonsense": 1}, "has no option 'nonsense'"),
@@ -158,7 +163,7 @@ def test_the_command(run: Callable[..., Any], tiny_folder: Path, tmp_path: Path)
     assert (code, out) == (0, f"2 rows: {tmp_path}/two/pairs\n")
     for wrong, message in (
         (["--option", "steps"], "--option takes NAME=VALUE"),
-        (["--prompts", tmp_path / "none.txt"], "cannot be read: give a UTF-8 file"),
+        (["--prompts", tmp_path / "none.txt"], "There is no file of prompts"),
         (["--shards", "5/4"], 'shards must be "N/M"'),
         (["--max-failures", 0, "--overwrite"], "Stopped: 1 failed"),
     ):
@@ -226,3 +231,17 @@ def test_memory_does_not_grow_with_the_input(tiny_folder: Path, tmp_path: Path) 
     early, late = json.loads(ran.stdout.splitlines()[-1])
     assert late < 1.05 * early + 8192  # KiB
     assert len(rows_in(tmp_path / "out")) == 1500
+
+
+def _end_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+
+
+def test_a_signal_to_end_is_an_interruption() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _ended_as_interrupted(True):
+        _end_this_process()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with _ended_as_interrupted(False):
+        assert signal.getsignal(signal.SIGTERM) is before

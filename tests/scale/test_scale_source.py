@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 from given import TEXTS, encoded, parquet, table, tar
 
@@ -65,7 +66,7 @@ def test_the_table_of_a_folder_speaks_for_it(tmp_path: Path) -> None:
     found = records(tmp_path)
     assert [item.id for item in found] == ["a.jpg", "a.jpg#2", "b.jpg"]
     assert [item.name for item in found[:2] if isinstance(item, Raw)] == ["a.jpg", "a.jpg"]
-    assert found[2] == Failure("b.jpg", "There is no picture 'b.jpg': check its path.")
+    assert found[2] == Failure("b.jpg", f"There is no picture {str(tmp_path / 'b.jpg')!r}: check its path.")
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,3 +270,11 @@ def test_refusals(tmp_path: Path) -> None:
 def test_patterns() -> None:
     assert expanded("memory://a/{01..03}-{x,y}.tar") == [f"memory://a/0{n}-{c}.tar" for n in (1, 2, 3) for c in "xy"]
     assert expanded("memory://a/{one}.tar") == ["memory://a/{one}.tar"]
+
+
+def test_an_empty_parquet_file_is_refused(tmp_path: Path) -> None:
+    parquet(tmp_path / "x.parquet", 1)
+    whole = pq.read_table(tmp_path / "x.parquet")
+    pq.write_table(whole.slice(0, 0), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="has no records: give one picture"):
+        plan(tmp_path / "x.parquet")

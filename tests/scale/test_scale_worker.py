@@ -202,6 +202,7 @@ def test_jobs_that_make_no_sense() -> None:
         ({"stored": "none"}, "no stored form"),
         ({"stored": "vectors", "methods": ("nib", "gradcam")}, "vectors of nib's path"),
         ({"stored": "vectors", "methods": ("gradcam",)}, "vectors of nib's path: leave the method"),
+        ({"stored": "vectors", "preset": "paper"}, "vectors of nib's path: leave the method"),
         ({"methods": ("cam",), "sides": ("text",)}, "not defined for the text side"),
     ]
     for options, message in cases:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
@@ -101,7 +105,7 @@ def map(
     }
     console = results()
     try:
-        with _Screen() as screen:
+        with _ended_as_interrupted(engine is Engine.local), _Screen() as screen:
             found = run(
                 source,
                 output,
@@ -138,12 +142,37 @@ def map(
             markup=False,
             soft_wrap=True,
         )
-        raise typer.Exit(130) from error
-    console.print(f"{found.rows} rows: {_at(found.folder, 'pairs')}", markup=False, soft_wrap=True)
+        raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from error
+    nothing = "" if found.progress.done or found.progress.pairs else "Nothing was left to do: "
+    rows = "1 row" if found.rows == 1 else f"{found.rows} rows"
+    console.print(f"{nothing}{rows}: {_at(found.folder, 'pairs')}", markup=False, soft_wrap=True)
     if found.failures:
         told = f"{found.failures} failed, listed in {_at(found.folder, 'errors.parquet')}"
         console.print(told, markup=False, soft_wrap=True)
         raise typer.Exit(2)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _ended_as_interrupted(wanted: bool) -> Iterator[None]:
+    """SIGTERM raises _Terminated here; a second one ends the process at once. Not where Ray has its own."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, before)
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _at(folder: str, name: str) -> str:
@@ -155,6 +184,8 @@ def _prompts(path: Path | None) -> list[str]:
         return []
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except FileNotFoundError as error:
+        raise InputError(f"There is no file of prompts {str(path)!r}: check the path.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"The prompts {str(path)!r} cannot be read: give a UTF-8 file with one text a line."

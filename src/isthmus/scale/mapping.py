@@ -126,6 +126,8 @@ def map(
     )
     job.check()
     _check(engine, model, piece_size, max_failures, cores)
+    if engine != "ray" and (address is not None or cores is not None):
+        raise OptionError("address and cores are of a Ray cluster: add engine='ray' (--engine ray), or leave them out.")
     planned = plan(
         source,
         image_column=image_column,

@@ -188,9 +188,16 @@ def finder(folder: str, *, any_url: bool = False) -> Callable[[Any, Path], Any]:
                 return path
             raise BadRecordError("It names a URL, and URLs are not fetched: download the picture.")
         path = path.replace("\\", "/")
-        return f"{folder}/{path.removeprefix('./')}" if scheme is not None else existing(Path(folder) / path)
+        return f"{folder}/{path.removeprefix('./')}" if scheme is not None else _there(Path(folder) / path)
 
     return find
+
+
+def _there(path: Path) -> Path:
+    try:
+        return existing(path)
+    except BadRecordError as error:
+        raise BadRecordError(f"There is no picture {path.as_posix()[:500]!r}: check its path.") from error
 
 
 def read_tar(shard: Shard) -> Items:

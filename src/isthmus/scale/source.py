@@ -78,6 +78,8 @@ def plan(
     options = Options(split=split, image_column=image_column, text_columns=columns, config=config, texts=texts)
     found = find(str(source), options)
     numbered = [replace(shard, number=number) for number, shard in enumerate(found.shards)]
+    if all(shard.records == 0 for shard in found.shards):  # a tar is not known before it is read
+        raise InputError(f"The input {str(source)!r} has no records: give one picture with a text at least.")
     chosen = _part_of(_limited(numbered, limit), shards)
     known = [shard.records for shard in chosen]
     total = None if None in known else sum(count or 0 for count in known)
@@ -121,7 +123,8 @@ def _part_of(shards: Sequence[Shard], part: str | None) -> list[Shard]:
     if not 1 <= number <= parts:
         raise OptionError(f'shards must be "N/M", such as "1/8" for the first of eight parts, not {part!r}.')
     if len(shards) < parts:
-        raise InputError(f"The input has {len(shards)} shards, too few for {parts} parts: give at most as many.")
+        has = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+        raise InputError(f"The input has {has}, too few for {parts} parts: give at most as many.")
     return list(shards[number - 1 :: parts])
 
 
