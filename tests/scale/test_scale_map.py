@@ -44,6 +44,8 @@ def test_a_run_in_full(tiny: Any, tmp_path: Path) -> None:
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["state"] == "complete"
     assert manifest["settings"]["methods"] == ["nib"]
+    assert manifest["about"]["input"] == str(source)
+    assert manifest["about"]["prompts"] == []
     again = isthmus.map(source, output, model=tiny, **OPTIONS)
     assert (again.rows, again.progress.pairs, again.progress.records) == (20, 0, 10)
 

@@ -153,7 +153,8 @@ def map(
         **job.settings(),
         "weights": weights(model),
     }
-    run = _Run(planned, job, Store(str(output), storage_options=storage_options), piece_size, max_failures, progress)
+    store, asked = Store(str(output), storage_options=storage_options), {"input": str(source), "prompts": list(prompts)}
+    run = _Run(planned, job, store, piece_size, max_failures, progress, asked)
     if not overwrite and (manifest := run.store.finished(settings)):
         return run.result(manifest, Progress(records=planned.records or 0, total=planned.records))
     if engine == "ray":
@@ -171,6 +172,7 @@ class _Run:
     piece_size: int
     max_failures: int | None
     progress: Listener | None
+    asked: Mapping[str, Any]  # as it was given, for who reads the manifest
 
     def here(
         self,
@@ -217,6 +219,8 @@ class _Run:
 
     def _prepare(self, settings: Mapping[str, Any], overwrite: bool, engine: Engine) -> None:
         about = {
+            **self.asked,
+            "methods": list(self.job.methods),
             "engine": engine,
             "shards": len(self.plan.shards),
             "records": self.plan.records,
