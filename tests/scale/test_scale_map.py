@@ -247,3 +247,17 @@ def test_a_signal_to_end_is_an_interruption() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
     with _ended_as_interrupted(False):
         assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("cut", ["a", "b"])
+def test_a_parquet_file_that_is_cut_in_half_is_one_line(tiny: Any, tmp_path: Path, cut: str) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        parquet(tmp_path / "in" / f"{name}.parquet", 3)
+    broken = tmp_path / "in" / f"{cut}.parquet"
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    for _ in range(2):
+        found = isthmus.map(tmp_path / "in", tmp_path / "out", model=tiny, **OPTIONS)
+        assert (found.rows, found.failures) == (6, 1)
+    assert len({row["id"] for row in rows_in(tmp_path / "out")}) == 6
+    assert list(errors_in(tmp_path / "out")) == [f"{cut}.parquet"]
