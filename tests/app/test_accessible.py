@@ -94,11 +94,11 @@ def within(page: Any, selector: str) -> Callable[[], bool]:
 def test_everything_by_the_keyboard(visit: Callable[..., Visit], dog: Path) -> None:
     """Picture, text, explain, words, regions: in this order, each with a focus that is seen."""
     page = visit().page
+    # Playwright takes the browser's dialog over while somebody listens, and from some moment after: so listen first.
+    page.on("filechooser", lambda chooser: chooser.set_files(dog))
     explain = Explain(page)
     tab_until(page, within(page, "#explain-picture"))
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(dog)
+    page.keyboard.press("Enter")
     explain.part("picture").locator("img").first.wait_for()
     tab_until(page, within(page, "#explain-text"))
     page.keyboard.type(TEXT)
