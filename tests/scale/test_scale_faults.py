@@ -220,7 +220,7 @@ class Unsteady(LocalFileSystem):
 
 def test_a_store_that_fails_one_write_in_five(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.register_implementation("unsteady", Unsteady, clobber=True)
-    monkeypatch.setattr("isthmus.scale.files.random.uniform", lambda *_: 0.0)  # no pauses
+    monkeypatch.setattr("isthmus.scale.patience.random.uniform", lambda *_: 0.0)  # no pauses
     source, output = table(tmp_path / "in", 40, bad=[9]), tmp_path / "out"
     isthmus.map(source, f"unsteady://{output}", model=tiny, **OPTIONS)
     assert Unsteady.failed > 2

@@ -74,9 +74,9 @@ def test_a_run_goes_on(store: Store) -> None:
     again = Store(store.url, pause=0.0)
     assert again.prepare({"options": {"layer": [1, 2], "steps": 10}, "model": "mini"}) is True
     assert again.done().pieces == {(0, 0)}
-    with pytest.raises(OptionError, match=r"another model: give another OUTPUT, or --overwrite\.$"):
+    with pytest.raises(OptionError, match=r"another model \(mini, not other\): give another OUTPUT, or --overwrite\.$"):
         again.prepare({**settings, "model": "other"})
-    with pytest.raises(OptionError, match="another options, input"):
+    with pytest.raises(OptionError, match=r"another layer \(1 and 2, not none\), steps \(10, not none\), input:"):
         again.prepare({"model": "mini", "options": {}, "input": "x"})
     assert again.prepare({"model": "other"}, overwrite=True) is False
     assert again.done().pieces == frozenset()
@@ -170,7 +170,7 @@ def test_a_store_that_is_gone_is_told_in_one_sentence() -> None:
 
 def test_pauses_double(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr("isthmus.scale.files.time.sleep", waited.append)
+    monkeypatch.setattr("isthmus.scale.patience.time.sleep", waited.append)
     store = Store(fresh("flaky"), pause=0.2, tries=4)
     store.files.fs.every = 1
     with pytest.raises(SaveError):
@@ -269,3 +269,44 @@ def test_damaged_parts_are_told(tmp_path: Path) -> None:
         SaveError, match=r"part-00000-00000\.parquet is damaged: remove it, and run isthmus map again\.$"
     ):
         store.finish()
+
+
+def test_what_failed_is_taken_back(store: Store) -> None:
+    """A piece whose pictures failed goes alone; one with records that were not read takes all after it along."""
+    store.prepare({})
+    bad = [Failure("x", "It is broken.")]
+    for shard in (0, 1):
+        store.put(shard, 0, made_table([f"{shard}a"]))
+        store.put(shard, 1, made_table([f"{shard}b"]), [Failure(f"{shard}x", "It is broken.")], all_read=shard == 0)
+        store.put(shard, 2, made_table([f"{shard}c"]), last=True)
+    store.put(2, 0, made_table(["2a"]), last=True)
+    store.finish()
+    assert store.done().complete() == {0, 1, 2}
+    assert store.prepare({}) is True
+    assert store.done().complete() == {0, 1, 2}  # nothing is taken back unless it is asked for
+    store.prepare({}, retry_failed=True)
+    assert store.done().pieces == {(0, 0), (0, 2), (1, 0), (2, 0)}
+    assert store.done().shards == {0: 3, 2: 1}
+    assert store.finish("interrupted")["counts"]["failures"] == 0
+    store.put(0, 1, made_table(["0b", "0x"]), all_read=True)
+    store.put(1, 1, made_table(["1b", "1x"]))
+    store.put(1, 2, made_table(["1x:2", "1c"]))
+    store.put(1, 3, made_table([]), bad, last=True)
+    assert store.finish()["counts"]["failures"] == 1
+    assert store.done().complete() == {0, 1, 2}
+    assert sorted(ids(store)) == ["0a", "0b", "0c", "0x", "1a", "1b", "1c", "1x", "1x:2", "2a"]
+    assert [row["id"] for row in errors(store)] == ["x"]
+
+
+def test_what_failed_is_taken_back_where_its_piece_is_no_longer_known(store: Store) -> None:
+    store.prepare({})
+    for shard in (0, 1):
+        store.put(shard, 0, made_table([f"{shard}a"]), last=False)
+        store.put(shard, 1, made_table([f"{shard}b"]), [Failure("x", "It is broken.")] * (shard == 1), last=True)
+    store.finish()
+    store.files.remove_folder(".work")
+    store.prepare({}, retry_failed=True)
+    assert store.done().pieces == {(0, 0), (0, 1)}
+    store.put(1, 0, made_table(["1a", "x"]))
+    assert store.finish()["counts"]["failures"] == 0
+    assert errors(store) == []

@@ -88,6 +88,9 @@ def map(
         int | None, typer.Option(min=1, help="Processes that open pictures.", show_default="as the device needs")
     ] = None,
     max_failures: Annotated[int | None, typer.Option(min=0, help="Stop where more pairs fail.")] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do again what failed in an earlier run.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Throw away what an earlier run wrote.")] = False,
 ) -> None:
     """Explain all pairs of INPUT into OUTPUT: Parquet files with a row for each pair and method.
@@ -131,6 +134,7 @@ def map(
                 piece_size=piece_size,
                 workers=workers,
                 max_failures=max_failures,
+                retry_failed=retry_failed,
                 overwrite=overwrite,
                 progress=screen.show,
                 notice=lambda said: messages().print(f"Note: {said}", style="dim", markup=False),

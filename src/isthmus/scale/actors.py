@@ -89,7 +89,7 @@ class Explainer:
             self._store.clear(piece.shard, piece.number)
             return place
         done = self._explained(piece)
-        self._store.put(piece.shard, piece.number, done.table, done.failures, last=piece.last)
+        self._store.put(piece.shard, piece.number, done.table, done.failures, last=piece.last, all_read=piece.all_read)
         self._store.clear(piece.shard, piece.number)
         rows, failures = done.table.num_rows, len(done.failures)
         return {**place, "pairs": done.pairs, "records": done.records, "rows": rows, "failures": failures}

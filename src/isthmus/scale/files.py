@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,18 +13,12 @@ from typing import IO, Any, TypeVar
 
 from isthmus.errors import InputError, IsthmusError, SaveError
 from isthmus.extras import needed
+from isthmus.scale.patience import is_final, of_network, rest
 
 T = TypeVar("T")
 
 # Where what is written appears only when it is whole; elsewhere it is written beside its place and then moved.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "hf", "memory"})
-# No use to try again.
-_FINAL = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG, errno.ENAMETOOLONG}
-)
-# Libraries behind fsspec whose errors of the network are no OSError.
-_NETWORK = frozenset({"aiohttp", "asyncio", "azure", "botocore", "google", "gcsfs", "http", "requests", "urllib3"})
-_LONGEST = 30.0
 
 
 class Files:
@@ -194,12 +186,11 @@ class Files:
             except IsthmusError:
                 raise
             except Exception as error:
-                if not _passing(error):
+                if not of_network(error):
                     raise
-                if number == self._tries - 1 or (isinstance(error, OSError) and error.errno in _FINAL):
+                if number == self._tries - 1 or is_final(error):
                     raise SaveError(self._sentence(what, name, error)) from error
-            pause = min(_LONGEST, self._pause * 2**number)
-            time.sleep(pause * random.uniform(0.5, 1))  # writers that failed together do not come again together
+            rest(number, self._pause)
         raise AssertionError("there is one try at least")
 
     def _sentence(self, what: str, name: str, error: Exception) -> str:
@@ -208,11 +199,6 @@ class Files:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "free some space, and run the same command again." if full else "check that it can be reached."
         return f"{place!r} cannot be {what} ({said.rstrip('.')}): {mend}"
-
-
-def _passing(error: Exception) -> bool:
-    """Whether an error is one of a disk or network rather than of the program."""
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK
 
 
 def _beside() -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +20,8 @@ from isthmus.datasets.records import METADATA, TABLES
 from isthmus.datasets.rows import find_columns, picture_column
 from isthmus.errors import InputError, OptionError
 from isthmus.extras import needed
-from isthmus.scale.places import File, expanded, files_at, is_folder, is_remote, open_file, walk, whole
+from isthmus.scale.patience import is_passing
+from isthmus.scale.places import File, expanded, files_at, is_folder, is_remote, open_file, reached, walk, whole
 from isthmus.scale.raw import SECTION, Shard
 from isthmus.scale.reading import count_of, dataset_rows, is_picture, table_columns, table_rows
 
@@ -192,9 +194,13 @@ def _tables(files: Sequence[File], options: Options) -> Found:
     for file, prefix in zip(files, _prefixes(files), strict=True):
         table_columns(file.path, options)
         small = file.size is not None and file.size <= _COUNTED and options.split is None
-        count = count_of(table_rows(file.path)) if small else None
+        count = reached(partial(_rows, file.path), file.path) if small else None
         shards.append(Shard(0, "table", file.path, options, prefix=prefix, records=count))
     return Found(shards, _stamps(files))
+
+
+def _rows(table: str) -> int:
+    return count_of(table_rows(table))
 
 
 def _tables_of_arrow(files: Sequence[File], options: Options) -> Found:
@@ -218,12 +224,18 @@ def _tables_of_arrow(files: Sequence[File], options: Options) -> Found:
 
 
 def _footer(file: File) -> Any:
-    """What the end of a Parquet file tells; None where it cannot be read, which is told when the shard is."""
+    """What the end of a Parquet file tells; None where it is damaged, which is told when the shard is read.
+
+    Raises:
+        InputError: it is out of reach. Shards are cut by what it tells, and must be the same in every run.
+    """
     parquet = needed("pyarrow.parquet")
     try:
         with open_file(file.path) as stream:
             return parquet.read_metadata(stream)
-    except Exception:  # pyarrow and file systems have many
+    except Exception as error:  # pyarrow and file systems have many
+        if is_passing(error):
+            raise InputError(f"{file.path!r} cannot be reached ({error}): run the same command again.") from error
         return None
 
 

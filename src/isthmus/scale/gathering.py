@@ -18,7 +18,7 @@ from isthmus.scale.packing import error_schema, packed
 
 ERRORS = "errors.parquet"
 READERS = 32  # threads that read small files at once, since a store answers each after some time
-_KEPT = ".work/kept.parquet"
+KEPT = ".work/kept.parquet"
 _GROUP = 256  # small files in memory at once
 _DONE = b"done"
 
@@ -34,14 +34,14 @@ def keep(files: Files, read: Read, names: Sequence[str], done: frozenset[Place])
         names: the errors of pieces that are in .work, finished or not.
         done: the pieces that are done.
     """
-    if files.exists(_KEPT) or not files.exists(ERRORS):  # of a run that was killed, and that knew more
+    if files.exists(KEPT) or not files.exists(ERRORS):  # of a run that was killed, and that knew more
         return
     told = {line for table in _tables(read, names) for line in _lines(table)}
     with read(ERRORS) as part:
         alone = _without(part.read(), told)
     shards = {shard for shard, _ in _lines(alone)}
     before = json.dumps(sorted(one for one in done if one[0] in shards)).encode()
-    files.write(_KEPT, packed(alone.replace_schema_metadata({_DONE: before})))
+    files.write(KEPT, packed(alone.replace_schema_metadata({_DONE: before})))
 
 
 def gather(files: Files, read: Read, names: Sequence[str], part_of: Callable[[Place], str], done: set[Place]) -> int:
@@ -67,15 +67,15 @@ def gather(files: Files, read: Read, names: Sequence[str], part_of: Callable[[Pl
                 count += rest.num_rows
         beside.seek(0)
         files.write(ERRORS, beside)
-    files.remove(_KEPT)
+    files.remove(KEPT)
     return count
 
 
 def _kept(files: Files, read: Read, part_of: Callable[[Place], str], done: set[Place]) -> Any:
     """What `keep` set aside, without the records that have been explained since; None where there is nothing."""
-    if not files.exists(_KEPT):
+    if not files.exists(KEPT):
         return None
-    with read(_KEPT) as part:
+    with read(KEPT) as part:
         table = part.read()
     if not table.num_rows:
         return None

@@ -86,7 +86,7 @@ def run_local(
         reader.start()
         writer.start()
         try:
-            progress = _explain(worker, threads, plan, max_failures, listen)
+            progress = _explain(worker, threads, plan, max_failures, store.errors, listen)
         finally:
             _finish_writing(threads, writer)
     threads.check()
@@ -117,7 +117,7 @@ def _write(store: Store, threads: _Threads) -> None:
     try:
         while (item := threads.written.get()) is not None:
             piece, done = item
-            store.put(piece.shard, piece.number, done.table, done.failures, last=piece.last)
+            store.put(piece.shard, piece.number, done.table, done.failures, last=piece.last, all_read=piece.all_read)
             store.clear(piece.shard, piece.number)
     except BaseException as error:  # told by the thread of the run
         threads.failed(error)
@@ -136,7 +136,7 @@ def _finish_writing(threads: _Threads, writer: threading.Thread) -> None:
 
 
 def _explain(
-    worker: Worker, threads: _Threads, plan: Plan, max_failures: int | None, listen: Listener | None
+    worker: Worker, threads: _Threads, plan: Plan, max_failures: int | None, errors: str, listen: Listener | None
 ) -> Progress:
     progress, began = Progress(total=plan.records), time.monotonic()
     before = at = size = records = 0  # pairs and records: of earlier pieces done, and of the one at work
@@ -161,7 +161,7 @@ def _explain(
         while not threads.put(threads.written, (piece, done)):
             threads.check()
         tell()
-        within_budget(progress, max_failures)
+        within_budget(progress, max_failures, errors)
     tell()
     return progress
 

@@ -66,6 +66,7 @@ def map(
     piece_size: int = PAIRS,
     workers: int | None = None,
     max_failures: int | None = None,
+    retry_failed: bool = False,
     overwrite: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Listener | None = None,
@@ -94,6 +95,7 @@ def map(
         piece_size: pairs in a file of the output at most; what is lost when a run is killed.
         workers: processes that open pictures for each model, by default as many as the device needs.
         max_failures: stop where more than so many pairs fail.
+        retry_failed: do the pieces again in which something failed in an earlier run.
         overwrite: throw away what an earlier run wrote.
         storage_options: of the output's file system.
         progress: told how far the run is.
@@ -154,12 +156,13 @@ def map(
         "weights": weights(model),
     }
     store, asked = Store(str(output), storage_options=storage_options), {"input": str(source), "prompts": list(prompts)}
-    run = _Run(planned, job, store, piece_size, max_failures, progress, asked)
-    if not overwrite and (manifest := run.store.finished(settings)):
+    run = _Run(planned, job, store, piece_size, max_failures, progress, asked, overwrite, retry_failed)
+    manifest = None if overwrite else store.finished(settings)
+    if manifest is not None and not (retry_failed and manifest["counts"]["failures"]):
         return run.result(manifest, Progress(records=planned.records or 0, total=planned.records))
     if engine == "ray":
-        return run.with_ray(settings, overwrite, address, cores)
-    return run.here(settings, overwrite, model, notice)
+        return run.with_ray(settings, address, cores)
+    return run.here(settings, model, notice)
 
 
 @dataclass(frozen=True)
@@ -173,18 +176,19 @@ class _Run:
     max_failures: int | None
     progress: Listener | None
     asked: Mapping[str, Any]  # as it was given, for who reads the manifest
+    overwrite: bool
+    retry_failed: bool
 
     def here(
         self,
         settings: Mapping[str, Any],
-        overwrite: bool,
         model: str | Path | DualEncoder,
         notice: Callable[[str], None] | None,
     ) -> MapResult:
         loaded = model if isinstance(model, DualEncoder) else self.job.load()
         if notice is not None and loaded.notice:
             notice(loaded.notice)
-        self._prepare(settings, overwrite, "local")
+        self._prepare(settings, "local")
         return self._watched(
             lambda: run_local(
                 self.plan,
@@ -197,27 +201,31 @@ class _Run:
             )
         )
 
-    def with_ray(
-        self, settings: Mapping[str, Any], overwrite: bool, address: str | None, cores: int | None
-    ) -> MapResult:
+    def with_ray(self, settings: Mapping[str, Any], address: str | None, cores: int | None) -> MapResult:
         needed("ray")
-        from isthmus.scale.cluster import CORES
+        from isthmus.scale.cluster import CORES, connected
         from isthmus.scale.ray import parts
 
-        self._prepare(settings, overwrite, "ray")
-        size, cores = self.piece_size, cores or CORES
-        found = parts(self.plan, self.job, self.store, address=address, size=size, cores=cores)
-        complete = self.store.done().complete()
-        before = sum(shard.records or 0 for shard in self.plan.shards if shard.number in complete)
+        with connected(address):  # before anything is written
+            self._prepare(settings, "ray")
+            found = parts(self.plan, self.job, self.store, size=self.piece_size, cores=cores or CORES)
+            complete = self.store.done().complete()
+            before = sum(shard.records or 0 for shard in self.plan.shards if shard.number in complete)
 
-        def run() -> Progress:
-            total, limit, listen = self.plan.records, self.max_failures, self.progress
-            with closing(found):
-                return counted(found, total, before=before, max_failures=limit, listen=listen)
+            def run() -> Progress:
+                with closing(found):
+                    return counted(
+                        found,
+                        self.plan.records,
+                        before=before,
+                        max_failures=self.max_failures,
+                        errors=self.store.errors,
+                        listen=self.progress,
+                    )
 
-        return self._watched(run)
+            return self._watched(run)
 
-    def _prepare(self, settings: Mapping[str, Any], overwrite: bool, engine: Engine) -> None:
+    def _prepare(self, settings: Mapping[str, Any], engine: Engine) -> None:
         about = {
             **self.asked,
             "methods": list(self.job.methods),
@@ -228,7 +236,7 @@ class _Run:
             "machine": platform.node(),
             "versions": versions(),
         }
-        self.store.prepare(settings, about=about, overwrite=overwrite)
+        self.store.prepare(settings, about=about, overwrite=self.overwrite, retry_failed=self.retry_failed)
 
     def _watched(self, run: Callable[[], Progress]) -> MapResult:
         """Run, and whatever happens gather the errors and write the manifest."""

@@ -10,6 +10,8 @@ from isthmus.datasets.records import Failure
 from isthmus.extras import needed
 from isthmus.scale.schema import text_leaves
 
+_ALL_READ = b"all_read"
+
 
 def error_schema() -> Any:
     """The `pyarrow.Schema` of `errors.parquet`."""
@@ -17,10 +19,16 @@ def error_schema() -> Any:
     return arrow.schema([("id", arrow.string()), ("reason", arrow.string()), ("shard", arrow.int32())])
 
 
-def errors_table(shard: int, failures: Sequence[Failure]) -> Any:
-    """Failures of a shard as a `pyarrow.Table`."""
+def errors_table(shard: int, failures: Sequence[Failure], *, all_read: bool = False) -> Any:
+    """Failures of a shard as a `pyarrow.Table`; `all_read`: no record among them could not even be read."""
     rows = [{"id": one.id, "reason": one.reason, "shard": shard} for one in failures]
-    return needed("pyarrow").Table.from_pylist(rows, schema=error_schema())
+    table = needed("pyarrow").Table.from_pylist(rows, schema=error_schema())
+    return table.replace_schema_metadata({_ALL_READ: b"1"} if all_read else None)
+
+
+def unread(schema: Any) -> bool:
+    """Whether there may be records that could not be read in an `errors_table`, by its `pyarrow.Schema`."""
+    return _ALL_READ not in (schema.metadata or {})
 
 
 def packed(table: Any) -> bytes:

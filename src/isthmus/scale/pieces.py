@@ -34,6 +34,11 @@ class Piece:
         """How many pairs its records have."""
         return sum(len(item.texts) for item in self.items if isinstance(item, Raw))
 
+    @property
+    def all_read(self) -> bool:
+        """Whether every record could be read."""
+        return all(isinstance(item, Raw) for item in self.items)
+
 
 def pieces(shard: Shard, size: int = PAIRS) -> Iterator[Piece]:
     """The pieces of a shard; the same ones whenever it is read.

@@ -5,15 +5,20 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from isthmus.errors import InputError
+from isthmus.errors import InputError, IsthmusError
 from isthmus.extras import needed
+from isthmus.scale.patience import patiently
+from isthmus.scale.steady import steady
+
+T = TypeVar("T")
 
 _THREADS = 16
 _CHANGED = ("mtime", "LastModified", "last_modified", "updated", "ETag", "etag", "created")
@@ -56,12 +61,15 @@ def file_system(path: str) -> tuple[Any, str]:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A file to be read. Raises OSError, or what its file system raises."""
+    """A file to be read; one that is not of this machine is steady, see `isthmus.scale.steady`.
+
+    Raises:
+        OSError: or what its file system raises.
+    """
     if not is_remote(path):
         return Path(path).open("rb")
     fs, inner = file_system(path)
-    stream: IO[bytes] = fs.open(inner, "rb")
-    return stream
+    return steady(lambda: fs.open(inner, "rb"))
 
 
 def content_of(path: str) -> bytes:
@@ -75,10 +83,24 @@ def is_folder(path: str) -> bool:
     if not is_remote(path):
         return Path(path).is_dir()
     fs, inner = file_system(path)
+
+    def once() -> bool:
+        try:
+            return bool(fs.isdir(inner)) or fs.info(inner)["type"] == "directory"  # the first hides errors
+        except FileNotFoundError:
+            return False
+
+    return reached(once, path)
+
+
+def reached(work: Callable[[], T], path: str) -> T:
+    """Ask a file system, again where that may help. Raises InputError, in one sentence, where it cannot be reached."""
     try:
-        return bool(fs.isdir(inner))
+        return patiently(work)
+    except IsthmusError:
+        raise
     except Exception as error:  # each file system has its own
-        raise InputError(f"{path!r} cannot be reached ({_said(error)}): check the URL and your access.") from error
+        raise InputError(f"{path!r} cannot be reached ({_said(error)}): check it and your access.") from error
 
 
 def expanded(pattern: str) -> list[str]:
@@ -93,7 +115,8 @@ def expanded(pattern: str) -> list[str]:
             found.append(whole(name))
         elif is_remote(name):
             fs, inner = file_system(name)
-            found += sorted(fs.unstrip_protocol(one) for one in fs.glob(inner))
+            matches = reached(partial(fs.glob, inner), name)
+            found += sorted(fs.unstrip_protocol(one) for one in matches)
         else:
             found += [whole(one) for one in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207  may be absolute
     if not found:
@@ -127,7 +150,7 @@ def _file_at(path: str) -> File:
             found = Path(path).stat()
             return File(path, found.st_size, str(found.st_mtime))
         fs, inner = file_system(path)
-        return _file(fs.info(inner), path)
+        return _file(patiently(lambda: fs.info(inner)), path)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path!r}: check the path, and the numbers of a pattern.") from error
     except InputError:
@@ -180,7 +203,7 @@ def walk(folder: str, first: str = "") -> Iterator[tuple[str, list[File]]]:
 
 
 def _entries(fs: Any, path: str) -> Iterable[tuple[str, dict[str, Any]]]:
-    for info in fs.ls(path, detail=True):
+    for info in reached(lambda: fs.ls(path, detail=True), path):
         name = str(info["name"]).rstrip("/").rpartition("/")[2]
         if name and not name.startswith(".") and str(info["name"]).strip("/") != str(path).strip("/"):
             yield name, {**info, "name": str(info["name"]).rstrip("/")}

@@ -58,17 +58,23 @@ class Part(Protocol):
         """How many of them failed."""
 
 
-def within_budget(progress: Progress, max_failures: int | None) -> None:
-    """Raise TooManyFailuresError where more failed than may."""
+def within_budget(progress: Progress, max_failures: int | None, errors: str) -> None:
+    """Raise TooManyFailuresError, which names the file of `errors`, where more failed than may."""
     if max_failures is not None and progress.failures > max_failures:
         raise TooManyFailuresError(
-            f"Stopped: {progress.failures} failed, more than the {max_failures} that were allowed; errors.parquet says "
+            f"Stopped: {progress.failures} failed, more than the {max_failures} that were allowed; {errors} says "
             "what and why, and what is done is kept."
         )
 
 
 def counted(
-    parts: Iterable[Part], total: int | None, *, before: int, max_failures: int | None, listen: Listener | None
+    parts: Iterable[Part],
+    total: int | None,
+    *,
+    before: int,
+    max_failures: int | None,
+    errors: str,
+    listen: Listener | None,
 ) -> Progress:
     """Go through the parts of a run on other machines, and count them.
 
@@ -77,6 +83,7 @@ def counted(
         total: records in all, None where that is not known.
         before: records that an earlier run did.
         max_failures, listen: see `isthmus.scale.local.run_local`.
+        errors: the file that tells what failed.
 
     Raises:
         TooManyFailuresError: more failed than `max_failures`.
@@ -92,5 +99,5 @@ def counted(
         progress.seconds = time.monotonic() - began
         if listen is not None:
             listen(progress)
-        within_budget(progress, max_failures)
+        within_budget(progress, max_failures, errors)
     return progress

@@ -16,12 +16,13 @@ from isthmus.datasets.options import Options
 from isthmus.datasets.parquet import class_names
 from isthmus.datasets.records import Failure, sidecar_texts
 from isthmus.datasets.rows import Columns, Place, find_columns, samples_of_rows
-from isthmus.datasets.shards import parts_of
 from isthmus.datasets.tables import rows_of_stream
-from isthmus.datasets.values import BadRecordError, digest, existing
+from isthmus.datasets.values import BadRecordError, existing
 from isthmus.encoders.pictures import PICTURE_SUFFIXES, is_url
 from isthmus.errors import InputError
 from isthmus.extras import needed
+from isthmus.scale.archives import read_tar
+from isthmus.scale.breaks import broken, said
 from isthmus.scale.places import content_of, is_remote, open_file, walk
 from isthmus.scale.raw import Raw, Shard
 from isthmus.scale.schema import Where
@@ -71,9 +72,10 @@ def table_rows(path: str) -> Iterator[dict[str, Any] | str]:
 def table_columns(path: str, options: Options) -> Columns:
     """The columns of a table. Raises InputError where it cannot be read, or lacks a picture or text column."""
     try:
-        first = next((row for row in islice(table_rows(path), 100) if not isinstance(row, str)), None)
+        rows = list(islice(table_rows(path), 100))
     except Exception as error:  # each file system has its own
-        raise InputError(f"The table {path!r} cannot be read ({_said(error)}): check the path.") from error
+        raise InputError(f"The table {path!r} cannot be read ({said(error)}): check the path.") from error
+    first = next((row for row in rows if not isinstance(row, str)), None)
     if first is None:
         raise InputError(f"The table {path!r} has no rows: give a header, or keys, and one picture a row.")
     return find_columns(first, options, f"The table {path!r}")
@@ -94,7 +96,7 @@ def read_parquet(shard: Shard) -> Items:
         with closing(open_file(shard.path)) as stream, parquet.ParquetFile(stream) as file:
             schema = file.schema_arrow
     except Exception as error:  # pyarrow has many
-        yield _broken(shard, error)
+        yield broken(shard, error)
         return
     try:
         columns = find_columns(schema.names, shard.options, f"The file {shard.shown!r}")
@@ -133,7 +135,7 @@ def _until_it_breaks(
 ) -> Items:
     """The records of rows; where they break off, what was read before is kept."""
     at = shard.start - 1
-    broken: list[Exception] = []
+    breaks: list[Exception] = []
 
     def counted() -> Iterator[dict[str, Any] | str]:
         nonlocal at
@@ -142,7 +144,7 @@ def _until_it_breaks(
                 at += 1
                 yield row
         except Exception as error:  # pyarrow and file systems have many
-            broken.append(error)
+            breaks.append(error)
 
     for sample in samples_of_rows(counted(), columns, place, first=shard.start + 1):
         if isinstance(sample, Failure):
@@ -152,16 +154,8 @@ def _until_it_breaks(
         in_row = Where(shard.path, row=at, column=columns.image)
         where = in_row if isinstance(picture, bytes) else Where(picture)
         yield Raw(sample.id, picture, sample.texts, sample.picture, where)
-    if broken:
-        yield _broken(shard, broken[0])
-
-
-def _broken(shard: Shard, error: Exception) -> Failure:
-    return Failure(shard.shown, f"The rest of {shard.shown!r} cannot be read ({_said(error)}): get a whole copy.")
-
-
-def _said(error: Exception) -> str:
-    return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".")
+    if breaks:
+        yield broken(shard, breaks[0])
 
 
 def finder(folder: str, *, any_url: bool = False) -> Callable[[Any, Path], Any]:
@@ -198,85 +192,6 @@ def _there(path: Path) -> Path:
         return existing(path)
     except BadRecordError as error:
         raise BadRecordError(f"There is no picture {path.as_posix()[:500]!r}: check its path.") from error
-
-
-def read_tar(shard: Shard) -> Items:
-    """Samples of a tar archive in the layout of WebDataset; what comes before a cut is kept."""
-    tar = needed("webdataset").tariterators
-    trouble: list[Exception] = []
-    twice: list[str] = []
-
-    def note(error: Exception) -> bool:
-        name, duplicate, _ = str(next(iter(error.args), "")).partition(": duplicate file name")
-        if duplicate:
-            twice.append(name)
-        else:
-            trouble.append(error)
-        return bool(duplicate)
-
-    last = None
-    try:
-        with _Watched(open_file(shard.path)) as stream:
-            files = tar.tar_file_expander([{"url": shard.path, "stream": stream}], handler=note, eof_value=None)
-            for found in tar.group_by_keys(files, handler=note):
-                if last is not None:
-                    yield _member(shard, last)
-                last = found
-            cut = bool(trouble) or not stream.ended_well()
-    except Exception as error:  # each file system has its own
-        trouble.append(error)
-        cut = True
-    if last is not None and not cut:  # else it may lack files
-        yield _member(shard, last)
-    if twice:
-        reason = f"The shard {shard.shown!r} holds {twice[0]!r} twice, and the first is taken: pack it again."
-        yield Failure(shard.shown, reason)
-    if cut:
-        yield Failure(
-            shard.shown,
-            f"The shard {shard.shown!r} is cut off or damaged, and the rest of it cannot be read: get a whole copy.",
-        )
-
-
-class _Watched(io.RawIOBase):
-    """A stream that remembers how it began and ended: a tar cut within a header raises no error."""
-
-    def __init__(self, stream: Any) -> None:
-        super().__init__()
-        self._stream, self._head, self._tail = stream, b"", b""
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int | None = -1) -> bytes:
-        data: bytes = self._stream.read(-1 if size is None else size)
-        if len(self._head) < _BLOCK:
-            self._head = (self._head + data)[:_BLOCK]
-        self._tail = (self._tail + data[-_BLOCK:])[-_BLOCK:]
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-    def ended_well(self) -> bool:
-        """Whether a plain archive ended with the zeros that belong there; a compressed one tells of a cut itself."""
-        while self.read(_BUFFER):
-            pass
-        return self._head[257:262] != b"ustar" or not any(self._tail)
-
-
-_BLOCK = 512
-
-
-def _member(shard: Shard, found: Mapping[str, Any]) -> Raw | Failure:
-    name = str(found["__key__"])
-    try:
-        suffix, texts, _ = parts_of(found, shard.options)
-    except BadRecordError as error:
-        return Failure(name, str(error))
-    data: bytes = found[suffix]
-    return Raw(name, data, texts, digest(data), Where(shard.path, member=f"{name}.{suffix}"))
 
 
 READERS: Mapping[str, Callable[[Shard], Items]] = {

@@ -14,7 +14,6 @@ A piece is done when its part is there. Several writers may be at work at once, 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,14 +23,15 @@ from typing import Any
 from isthmus.datasets.records import Failure
 from isthmus.errors import OptionError, SaveError
 from isthmus.extras import needed
+from isthmus.scale import naming
+from isthmus.scale.differences import differences
 from isthmus.scale.files import Files
 from isthmus.scale.gathering import ERRORS, READERS, gather, keep
+from isthmus.scale.naming import Piece
 from isthmus.scale.packing import errors_table, packed
+from isthmus.scale.patience import PAUSE, TRIES
+from isthmus.scale.retrying import take_back
 
-Piece = tuple[int, int]
-_PART = re.compile(r"part-(\d{5,})-(\d{5,})\.parquet")
-_ERRORS = re.compile(r"errors-(\d{5,})-(\d{5,})\.parquet")
-_ENDED = re.compile(r"ended-(\d{5,})-(\d{5,})\.json")
 _OURS = ("manifest.json", "errors.parquet", "summary.json", "summary.html")
 
 
@@ -66,14 +66,24 @@ class Store:
     """
 
     def __init__(
-        self, url: str, *, storage_options: Mapping[str, Any] | None = None, tries: int = 6, pause: float = 0.2
+        self, url: str, *, storage_options: Mapping[str, Any] | None = None, tries: int = TRIES, pause: float = PAUSE
     ) -> None:
         """See the class."""
         self.url = url
         self.files = Files(url, storage_options=storage_options, tries=tries, pause=pause)
 
+    @property
+    def errors(self) -> str:
+        """Where `errors.parquet` is."""
+        return f"{self.url.rstrip('/')}/{ERRORS}"
+
     def prepare(
-        self, settings: Mapping[str, Any], *, about: Mapping[str, Any] | None = None, overwrite: bool = False
+        self,
+        settings: Mapping[str, Any],
+        *,
+        about: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        retry_failed: bool = False,
     ) -> bool:
         """Begin a run, or go on with one of the same settings; called once, before anything else writes.
 
@@ -81,6 +91,7 @@ class Store:
             settings: what the rows follow from, as JSON values; a run goes on only where all are the same.
             about: what may differ from run to run, such as the engine, versions or the plan.
             overwrite: throw an earlier run away.
+            retry_failed: take back what failed in an earlier run, so that it is done again.
 
         Returns:
             Whether an earlier run is gone on with.
@@ -97,6 +108,8 @@ class Store:
         elif before is not None:
             self._check(before.get("settings", {}), told)
         self._tidy()
+        if retry_failed:
+            take_back(self.files, self.read_part, self.done().pieces)
         self.files.make("pairs", ".work/writing")
         counts = {} if before is None else before.get("counts", {})
         manifest = {
@@ -131,10 +144,10 @@ class Store:
         return found if isinstance(found, dict) else None
 
     def _check(self, before: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-        differs = [name.replace("_", " ") for name in {**before, **told} if before.get(name) != told.get(name)]
-        if differs:
+        said = differences(before, told)
+        if said:
             raise OptionError(
-                f"The folder {self.url!r} holds a run with another {', '.join(differs)}: give another OUTPUT, or "
+                f"The folder {self.url!r} holds a run with another {', '.join(said)}: give another OUTPUT, or "
                 "--overwrite."
             )
 
@@ -151,21 +164,29 @@ class Store:
         """Remove what a killed run was writing, and errors of pieces that it did not finish."""
         self.files.remove_folder(".work/writing")
         done = self.done().pieces
-        names = {f".work/{name}": at for name in self.files.names(".work") if (at := _place(_ERRORS, name))}
+        names = {naming.errors(*one): one for one in naming.errors_among(self.files.names(naming.WORK))}
         keep(self.files, self.read_part, sorted(names), done)
         self.files.remove(*(name for name, at in names.items() if at not in done))
 
     def done(self) -> Done:
         """What is there already, by listing names."""
-        parts = (_place(_PART, name) for name in self.files.names("pairs"))
-        ended = (_place(_ENDED, name) for name in self.files.names(".work"))
-        return Done(frozenset(one for one in parts if one), dict(one for one in ended if one))
+        parts = naming.parts_among(self.files.names(naming.PAIRS))
+        return Done(frozenset(parts), dict(naming.ended_among(self.files.names(naming.WORK))))
 
     def has(self, shard: int, piece: int) -> bool:
         """Whether a piece is done, as of now."""
-        return self.files.exists(f"pairs/{_part(shard, piece)}")
+        return self.files.exists(naming.part(shard, piece))
 
-    def put(self, shard: int, piece: int, table: Any, failures: Sequence[Failure] = (), *, last: bool = False) -> None:
+    def put(
+        self,
+        shard: int,
+        piece: int,
+        table: Any,
+        failures: Sequence[Failure] = (),
+        *,
+        last: bool = False,
+        all_read: bool = False,
+    ) -> None:
         """Write a piece: its failures, then whether it ends its shard, then its rows.
 
         Args:
@@ -173,15 +194,16 @@ class Store:
             table: of `isthmus.scale.rows.table_of`; no rows are well too.
             failures: the records of this piece that have no row, and why.
             last: the shard ends with it.
+            all_read: none of its records failed by not being read, so that its pairs are the same in every run.
         """
-        errors = f".work/errors-{shard:05d}-{piece:05d}.parquet"
+        errors = naming.errors(shard, piece)
         if failures:
-            self.files.write(errors, packed(errors_table(shard, failures)))
+            self.files.write(errors, packed(errors_table(shard, failures, all_read=all_read)))
         elif self.files.exists(errors):  # of an earlier try, which failed where this one did not
             self.files.remove(errors)
         if last:
-            self.files.write(f".work/ended-{shard:05d}-{piece + 1:05d}.json", b"{}")
-        self.files.write(f"pairs/{_part(shard, piece)}", packed(table))
+            self.files.write(naming.ended(shard, piece + 1), b"{}")
+        self.files.write(naming.part(shard, piece), packed(table))
 
     def trying(self, shard: int, piece: int) -> dict[str, Any] | None:
         """Tell that a piece is at work, before it is.
@@ -189,7 +211,7 @@ class Store:
         Returns:
             None as a rule. Where a process died at it, what that one told: `tries`, and what it gave to `note`.
         """
-        name = _trying(shard, piece)
+        name = naming.trying(shard, piece)
         content = self.files.read(name)
         try:
             before = None if content is None else dict(json.loads(content))
@@ -200,16 +222,16 @@ class Store:
 
     def note(self, shard: int, piece: int, told: Mapping[str, Any]) -> None:
         """Keep what is known of a piece at work, for the one who takes it where this process dies."""
-        self.files.write(_trying(shard, piece), json.dumps(_plain(told)).encode(), lasting=False)
+        self.files.write(naming.trying(shard, piece), json.dumps(_plain(told)).encode(), lasting=False)
 
     def clear(self, shard: int, piece: int) -> None:
         """Tell that a piece is no longer at work."""
-        self.files.remove(_trying(shard, piece))
+        self.files.remove(naming.trying(shard, piece))
 
     def parts(self) -> Iterator[str]:
         """The names of all parts in their order, for `read_part`."""
         for shard, piece in sorted(self.done().pieces):
-            yield f"pairs/{_part(shard, piece)}"
+            yield naming.part(shard, piece)
 
     def read_part(self, name: str) -> Any:
         """A part as a `pyarrow.parquet.ParquetFile`, to be read by batches. Raises SaveError where it is damaged."""
@@ -231,8 +253,9 @@ class Store:
             The manifest.
         """
         done = self.done()
-        names = sorted(f".work/{name}" for name in self.files.names(".work") if _place(_ERRORS, name) in done.pieces)
-        failures = gather(self.files, self.read_part, names, lambda at: f"pairs/{_part(*at)}", set(done.pieces))
+        told = naming.errors_among(self.files.names(naming.WORK))
+        names = sorted(naming.errors(*one) for one in told if one in done.pieces)
+        failures = gather(self.files, self.read_part, names, lambda at: naming.part(*at), set(done.pieces))
         counts = {
             "rows": self._count(),
             "failures": failures,
@@ -240,8 +263,8 @@ class Store:
             "shards_complete": len(done.complete()),
         }
         manifest = self.manifest() or {}
-        told = {**manifest.get("about", {}), **_plain(about or {})}
-        manifest |= {"state": state, "about": told, "counts": counts, "ended": _now()}
+        about = {**manifest.get("about", {}), **_plain(about or {})}
+        manifest |= {"state": state, "about": about, "counts": counts, "ended": _now()}
         self._write_manifest(manifest)
         return manifest
 
@@ -256,19 +279,6 @@ class Store:
     def _rows(self, name: str) -> int:
         with self.read_part(name) as part:
             return int(part.metadata.num_rows)
-
-
-def _place(pattern: re.Pattern[str], name: str) -> Piece | None:
-    found = pattern.fullmatch(name)
-    return None if found is None else (int(found[1]), int(found[2]))
-
-
-def _part(shard: int, piece: int) -> str:
-    return f"part-{shard:05d}-{piece:05d}.parquet"
-
-
-def _trying(shard: int, piece: int) -> str:
-    return f".work/trying-{shard:05d}-{piece:05d}.json"
 
 
 def _plain(told: Mapping[str, Any]) -> dict[str, Any]:
