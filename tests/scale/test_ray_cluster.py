@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from given import table
 
+import isthmus
 from isthmus.datasets.options import Options
 from isthmus.errors import IsthmusError, OptionError, SaveError
 from isthmus.scale import actors, cluster
@@ -172,3 +174,10 @@ def test_an_error_of_ray_is_one_sentence() -> None:
     said = r"^The Ray cluster failed \(RuntimeError: no more\): run the same command"
     with pytest.raises(IsthmusError, match=said), engine._telling(Elsewhere()):
         raise RuntimeError("no\n more")
+
+
+def test_a_cluster_out_of_reach_leaves_nothing_behind(tmp_path: Path) -> None:
+    pytest.importorskip("ray.data", reason="needs Ray: pip install 'isthmus[ray]'")
+    with pytest.raises(OptionError, match=r"No Ray cluster at host\.invalid:6379"):
+        isthmus.map(table(tmp_path / "in", 2), tmp_path / "out", engine="ray", address="host.invalid:6379")
+    assert not (tmp_path / "out").exists()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import functools
+import http.server
 import json
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import isthmus
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError
 from isthmus.scale import mapping, patience
+from isthmus.scale.opening import fetched
 from isthmus.scale.source import Raw, plan, read
 
 
@@ -84,7 +88,6 @@ fsspec.register_implementation("shaky", ShakyFileSystem, clobber=True)
 @pytest.fixture
 def shaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a folder there."""
-    monkeypatch.setattr(patience, "PAUSE", 0.0)
     monkeypatch.setattr(patience.time, "sleep", lambda _: None)
     monkeypatch.setattr(ShakyFileSystem, "dice", random.Random(1))
     monkeypatch.setattr(ShakyFileSystem, "failed", 0)
@@ -240,3 +243,48 @@ def test_pictures_that_came_later_are_explained_when_it_is_retried(
     found = sorted(row["id"] for row in rows_in(output))
     assert found == sorted(f"{n}.jpg{end}" for n in range(9) for end in ("", ":2", ":3"))
     assert len({row["id"] for row in rows_in(output)}) == 27
+
+
+class Busy(http.server.SimpleHTTPRequestHandler):
+    """A web server that says now and then that it is too busy."""
+
+    asked = busy = 0
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        Busy.asked += 1
+        if Busy.asked % 3 == 1:
+            Busy.busy += 1
+            self.send_error(503)
+        else:
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        if "forbidden" in self.path:
+            self.send_error(403)
+        else:
+            super().do_HEAD()
+
+
+def test_a_busy_web_server(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    tar(tmp_path / "x.tar", 5)
+    parquet(tmp_path / "x.parquet", 5)
+    table(tmp_path / "t", 5)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Busy, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        for name in ("x.tar", "x.parquet", "t/pairs.jsonl"):
+            here = [item for shard in plan(tmp_path / name).shards for item in read(shard)]
+            url = f"http://127.0.0.1:{server.server_port}/{name}"
+            there = [item for shard in plan(url).shards for item in read(shard)]
+            assert [item.id for item in there] == [item.id for item in here]
+            assert all(isinstance(item, Raw) for item in there)
+        far = [item.picture for item in there if isinstance(item, Raw)]
+        assert [fetched(str(url)) for url in far] == [encoded(n) for n in range(5)]
+        assert Busy.busy > 3
+    finally:
+        server.shutdown()
+        server.server_close()
