@@ -151,7 +151,7 @@ def bad_files(folder: Path) -> dict[str, str]:
     return {
         "cut.jpg": r"damaged or cut off.*whole copy",
         "text.png": r"no picture that Pillow can read.*convert it",
-        "empty.jpg": r"no picture that Pillow can read",
+        "empty.jpg": r"is empty: get a whole copy",
         "drawing.svg": r"no picture that Pillow can read",
         "dot.png": r"1 x 1 pixels, too small.*at least 4",
         "bomb.png": r"too many pixels|too large",

@@ -80,7 +80,7 @@ def test_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
     assert set(reasons) == set(given) - {"whole"}
     assert "of a format that Pillow cannot read" in reasons["cut"]
     assert "truncated" in reasons["half"]
-    assert "of a format that Pillow cannot read" in reasons["none"]
+    assert reasons["none"] == "Its picture is empty: get a whole copy."
     assert "is no picture that Pillow can read" in reasons["text"]
     assert "There is no picture" in reasons["gone"]
     assert "There is no picture" in reasons["url"]

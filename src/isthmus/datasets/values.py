@@ -76,6 +76,8 @@ def picture_of(value: Any, folder: Path) -> Path | Image.Image:
 
 def encoded_picture(data: bytes) -> Image.Image:
     """A PIL image that decodes its pixels when they are asked for. Raises BadRecordError for an unknown format."""
+    if not data:
+        raise BadRecordError("Its picture is empty: get a whole copy.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked when the picture is opened

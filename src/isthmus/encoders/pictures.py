@@ -83,6 +83,8 @@ def _read(name: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError(f"The picture {name!r} has too many pixels: scale it to at most {MAX_PIXELS:,}.") from error
     except UnidentifiedImageError as error:
+        if path.stat().st_size == 0:
+            raise InputError(f"The file {name!r} is empty: get a whole copy.") from error
         raise InputError(
             f"{name!r} is no picture that Pillow can read: convert it to JPEG, PNG, WebP, GIF, BMP or TIFF."
         ) from error
