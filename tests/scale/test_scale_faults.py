@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ import numpy as np
 import poison
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from given import errors_in, rows_in, table, tar
+from given import encoded, errors_in, rows_in, table, tar
 
 import isthmus
 from isthmus.errors import IsthmusError, SaveError
@@ -280,3 +281,38 @@ def test_pairs_that_kill_what_explains_them(
     check(output, [name for name in ids(20) if name not in bad], bad, tiny)
     assert all("ended the process" in errors_in(output)[name] for name in bad)
     assert not list((output / ".work").glob("trying*"))
+
+
+def test_pictures_come_and_go_between_two_runs(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table is the same, and so are the pieces that are cut of it: no pair is lost, none is there twice."""
+    source = tmp_path / "in" / "t.jsonl"
+    source.parent.mkdir()
+    rows = [{"image": f"{n:02d}.jpg", "text": ["a dog", "a cat", "a cow"]} for n in range(20)]
+    source.write_text("\n".join(map(json.dumps, rows)))
+
+    def there(*missing: int) -> None:
+        for n in range(20):
+            (source.parent / f"{n:02d}.jpg").unlink(missing_ok=True)
+            if n not in missing:
+                (source.parent / f"{n:02d}.jpg").write_bytes(encoded(n))
+
+    def pairs(*numbers: int) -> list[str]:
+        return sorted(f"{n:02d}.jpg{end}" for n in numbers for end in ("", ":2", ":3"))
+
+    def stop(progress: Any) -> None:
+        if progress.pairs > 30:
+            raise KeyboardInterrupt
+
+    options: dict[str, Any] = {**OPTIONS, "piece_size": 12, "model": tiny}
+    there(3, 4)
+    with pytest.raises(KeyboardInterrupt):
+        isthmus.map(source, tmp_path / "out", progress=stop, **options)
+    there(0, 1, 19)
+    found = isthmus.map(source, tmp_path / "out", **options)
+    assert (found.rows, found.failures) == (60 - 9, 9)
+    assert sorted(row["id"] for row in rows_in(tmp_path / "out")) == pairs(*(n for n in range(19) if n not in (3, 4)))
+    assert sorted(errors_in(tmp_path / "out")) == pairs(3, 4, 19)
+    there(12)
+    found = isthmus.map(source, tmp_path / "out", retry_failed=True, **options)
+    assert sorted(row["id"] for row in rows_in(tmp_path / "out")) == pairs(*range(20))
+    assert (found.rows, found.failures) == (60, 0)

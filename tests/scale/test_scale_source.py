@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import json
 import pickle
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from given import TEXTS, encoded, parquet, table, tar
 
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError
-from isthmus.scale import raw
+from isthmus.scale import places, raw
+from isthmus.scale.pictures import Walks
 from isthmus.scale.places import expanded
 from isthmus.scale.source import Raw, plan, read
 
@@ -66,7 +68,8 @@ def test_the_table_of_a_folder_speaks_for_it(tmp_path: Path) -> None:
     found = records(tmp_path)
     assert [item.id for item in found] == ["a.jpg", "a.jpg#2", "b.jpg"]
     assert [item.name for item in found[:2] if isinstance(item, Raw)] == ["a.jpg", "a.jpg"]
-    assert found[2] == Failure("b.jpg", f"There is no picture {str(tmp_path / 'b.jpg')!r}: check its path.")
+    assert isinstance(found[2], Raw)  # that it is missing is seen when it is opened
+    assert found[2].picture == (tmp_path / "b.jpg").as_posix()
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +281,50 @@ def test_an_empty_parquet_file_is_refused(tmp_path: Path) -> None:
     pq.write_table(whole.slice(0, 0), tmp_path / "x.parquet")
     with pytest.raises(InputError, match="has no records: give one picture"):
         plan(tmp_path / "x.parquet")
+
+
+def test_a_folder_that_grows_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isthmus.scale.finding._PICTURES", 3)
+    for name in ("b.jpg", "c.jpg", "d.jpg", "f.jpg", "k/a.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(1))
+    cut = plan(tmp_path, prompts=["x"])
+    for name in ("a.jpg", "bb.jpg", "e.jpg", "j/a.jpg", "z.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(encoded(1))
+    (tmp_path / "d.jpg").unlink()
+    found = [[item.id for item in read(shard)] for shard in cut.shards]
+    assert [name for part in found for name in part if name in ("b.jpg", "c.jpg", "f.jpg", "k/a.jpg")] == [
+        "b.jpg",
+        "c.jpg",
+        "f.jpg",
+        "k/a.jpg",
+    ]
+    assert len({name for part in found for name in part}) == sum(map(len, found))
+
+
+def test_a_folder_is_listed_once_for_all_of_its_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("isthmus.scale.finding._PICTURES", 2)
+    for n in range(9):
+        (tmp_path / f"{n}.jpg").write_bytes(encoded(1))
+    cut = plan(tmp_path, prompts=["x"])
+    listed: list[str] = []
+    entries = places._entries
+    monkeypatch.setattr(places, "_entries", lambda fs, path: listed.append(path) or entries(fs, path))
+    walks = Walks()
+    assert [item.id for shard in cut.shards for item in read(shard, walks)] == [f"{n}.jpg" for n in range(9)]
+    assert len(listed) == 1
+    assert [item.id for shard in cut.shards[::2] for item in read(shard, walks)] == [
+        f"{n}.jpg" for n in (0, 1, 4, 5, 8)
+    ]
+    assert len(listed) == 4
+
+
+def test_no_error_has_the_id_of_a_pair(tmp_path: Path) -> None:
+    rows = [{"image": "a", "text": ["one", "two"]}, {"image": "a:2", "text": ""}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    good, bad = records(tmp_path / "t.jsonl")
+    assert isinstance(good, Raw)
+    assert good.ids == ("a", "a:2")
+    assert isinstance(bad, Failure)
+    assert bad.id == "a:2:1"

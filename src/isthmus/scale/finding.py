@@ -21,9 +21,10 @@ from isthmus.datasets.rows import find_columns, picture_column
 from isthmus.errors import InputError, OptionError
 from isthmus.extras import needed
 from isthmus.scale.patience import is_passing
+from isthmus.scale.pictures import is_picture
 from isthmus.scale.places import File, expanded, files_at, is_folder, is_remote, open_file, reached, walk, whole
 from isthmus.scale.raw import SECTION, Shard
-from isthmus.scale.reading import count_of, dataset_rows, is_picture, table_columns, table_rows
+from isthmus.scale.reading import count_of, dataset_rows, table_columns, table_rows
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz))?|tgz)([}?].*)?$", re.IGNORECASE)
 _PICTURES = 4096  # of a folder, in a shard
@@ -76,7 +77,7 @@ class _Held:
     arrow: list[File] = field(default_factory=list)
     table: File | None = None
     tables: list[File] = field(default_factory=list)
-    shards: list[tuple[str, int]] = field(default_factory=list)  # first picture and number of pictures
+    shards: list[tuple[str, str, int]] = field(default_factory=list)  # first and last picture, and their number
     pictures: int = 0
     texts: bool = False
     stamp: Any = field(default_factory=hashlib.sha256)
@@ -125,8 +126,9 @@ def _look(folder: str) -> _Held:
                 held.tables.append(file)
             elif is_picture(name):
                 if held.pictures % _PICTURES == 0:
-                    held.shards.append((where + name, 0))
-                held.shards[-1] = (held.shards[-1][0], held.shards[-1][1] + 1)
+                    held.shards.append((where + name, "", 0))
+                first, _, count = held.shards[-1]
+                held.shards[-1] = (first, where + name, count + 1)
                 held.pictures += 1
                 held.texts = held.texts or f"{Path(name).stem}.txt" in names
             if is_picture(name) or suffix == ".txt":
@@ -146,9 +148,11 @@ def _pictures(folder: str, held: _Held, options: Options) -> Found:
             f"(columns file_name and text) into it, or a NAME.txt beside each NAME.jpg{table}."
         )
     shards, start = [], 0
-    for first, count in held.shards:
+    for first, last, count in held.shards:
         stop = start + count
-        shards.append(Shard(0, "pictures", folder, options, start=start, stop=stop, records=count, first=first))
+        shards.append(
+            Shard(0, "pictures", folder, options, start=start, stop=stop, records=count, first=first, last=last)
+        )
         start = stop
     return Found(shards, [held.stamp.hexdigest()])
 

@@ -13,6 +13,7 @@ from queue import Empty, Full, Queue
 
 from isthmus.encoders.dual import DualEncoder
 from isthmus.scale.job import Job
+from isthmus.scale.pictures import Walks
 from isthmus.scale.pieces import Piece, pieces
 from isthmus.scale.progress import Listener, Progress, within_budget
 from isthmus.scale.source import Plan
@@ -96,12 +97,12 @@ def run_local(
 def _read(plan: Plan, store: Store, piece_size: int, threads: _Threads) -> None:
     try:
         done = store.done()
-        complete = done.complete()
+        complete, walks = done.complete(), Walks()
         for shard in plan.shards:
             if shard.number in complete:
                 threads.skipped += shard.records or 0
                 continue
-            for piece in pieces(shard, piece_size):
+            for piece in pieces(shard, piece_size, walks):
                 if (piece.shard, piece.number) in done.pieces:
                     threads.skipped += len(piece.items)
                 elif not threads.put(threads.read, piece):

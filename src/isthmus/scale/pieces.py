@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from isthmus.datasets.records import Failure
+from isthmus.scale.pictures import Walks
 from isthmus.scale.raw import Raw, Shard
 from isthmus.scale.source import read
 
@@ -40,20 +41,21 @@ class Piece:
         return all(isinstance(item, Raw) for item in self.items)
 
 
-def pieces(shard: Shard, size: int = PAIRS) -> Iterator[Piece]:
+def pieces(shard: Shard, size: int = PAIRS, walks: Walks | None = None) -> Iterator[Piece]:
     """The pieces of a shard; the same ones whenever it is read.
 
     Args:
         shard: of `isthmus.scale.source.plan`.
         size: pairs in a piece at most, unless a single picture has more texts; what could not be read counts as one.
             A piece also ends where its pictures have 64 MiB.
+        walks: see `isthmus.scale.source.read`.
 
     Yields:
         One piece at least, which is empty where the shard is.
     """
     items: list[Raw | Failure] = []
     number = pairs = held = 0
-    for item in read(shard):
+    for item in read(shard, walks):
         count, own = (len(item.texts), item.size) if isinstance(item, Raw) else (1, 0)
         if items and (pairs + count > size or held + own > _BYTES):
             yield Piece(shard.number, number, tuple(items), last=False)

@@ -45,8 +45,12 @@ class Raw:
         A record whose id itself ends so, such as `a:2`, has the number on the first one too: `a:2:1`. So no two
         pairs of a run have one id.
         """
-        first = f"{self.id}:1" if _NUMBERED.search(self.id) else self.id
-        return (first, *(f"{self.id}:{number}" for number in range(2, len(self.texts) + 1)))
+        return (first_id(self.id), *(f"{self.id}:{number}" for number in range(2, len(self.texts) + 1)))
+
+
+def first_id(name: str) -> str:
+    """The id of the first pair of a record, and of one that cannot be read; see `Raw.ids`."""
+    return f"{name}:1" if _NUMBERED.search(name) else name
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Shard:
         stop: that of the record before which it ends; None for the end of the file, or where `groups` tell.
         records: how many it has, None where that is not known.
         groups: of a Parquet file, the row groups from the first to before the last.
-        first: of a folder, the path of the first picture in it.
+        first, last: of a folder, the paths in it of the first and the last picture.
         limit: read no more than so many records.
     """
 
@@ -77,6 +81,7 @@ class Shard:
     records: int | None = None
     groups: tuple[int, int] | None = None
     first: str = ""
+    last: str = ""
     limit: int | None = None
 
     @property

@@ -14,16 +14,17 @@ from typing import Any, TypeAlias
 from isthmus.datasets.huggingface import HUGGING_FACE, Rows, open_rows, rows_of
 from isthmus.datasets.options import Options
 from isthmus.datasets.parquet import class_names
-from isthmus.datasets.records import Failure, sidecar_texts
+from isthmus.datasets.records import Failure
 from isthmus.datasets.rows import Columns, Place, find_columns, samples_of_rows
 from isthmus.datasets.tables import rows_of_stream
-from isthmus.datasets.values import BadRecordError, existing
-from isthmus.encoders.pictures import PICTURE_SUFFIXES, is_url
+from isthmus.datasets.values import BadRecordError
+from isthmus.encoders.pictures import is_url
 from isthmus.errors import InputError
 from isthmus.extras import needed
 from isthmus.scale.archives import read_tar
 from isthmus.scale.breaks import broken, said
-from isthmus.scale.places import content_of, is_remote, open_file, walk
+from isthmus.scale.pictures import read_pictures
+from isthmus.scale.places import is_remote, open_file
 from isthmus.scale.raw import Raw, Shard
 from isthmus.scale.schema import Where
 
@@ -35,32 +36,6 @@ _BUFFER = 4 << 20  # bytes of a Parquet column that are read at once
 def folder_of(path: str) -> str:
     """The folder of a file, as a path or URL."""
     return path.rpartition("/")[0]
-
-
-def read_pictures(shard: Shard) -> Items:
-    """Pictures of a folder, named by their paths in it."""
-    found = _pictures(shard)
-    for path, relative in islice(found, None if shard.stop is None else shard.stop - shard.start):
-        texts = shard.options.texts or _beside(path)
-        if isinstance(texts, str):
-            yield Failure(relative, texts)
-        else:
-            yield Raw(relative, path, texts, relative, Where(path))
-
-
-def _pictures(shard: Shard) -> Iterator[tuple[str, str]]:
-    for folder, files in walk(shard.path, shard.first):
-        yield from ((file.path, folder + file.name) for file in files if is_picture(file.name))
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file has the suffix of a picture."""
-    return Path(name).suffix.lower() in PICTURE_SUFFIXES
-
-
-def _beside(picture: str) -> tuple[str, ...] | str:
-    text = f"{picture[: picture.rindex('.')]}.txt"
-    return sidecar_texts(text.rpartition("/")[2], lambda: content_of(text))
 
 
 def table_rows(path: str) -> Iterator[dict[str, Any] | str]:
@@ -159,7 +134,7 @@ def _until_it_breaks(
 
 
 def finder(folder: str, *, any_url: bool = False) -> Callable[[Any, Path], Any]:
-    """What turns a picture column's value into bytes, a path that is there, or a URL; see `Place.find`.
+    """What turns a picture column's value into bytes, a path or a URL; see `Place.find`.
 
     Args:
         folder: a path or URL, where relative paths start.
@@ -182,16 +157,10 @@ def finder(folder: str, *, any_url: bool = False) -> Callable[[Any, Path], Any]:
                 return path
             raise BadRecordError("It names a URL, and URLs are not fetched: download the picture.")
         path = path.replace("\\", "/")
-        return f"{folder}/{path.removeprefix('./')}" if scheme is not None else _there(Path(folder) / path)
+        # Whether it is there is seen when it is opened: what a shard reads may not change with files beside it.
+        return f"{folder}/{path.removeprefix('./')}" if scheme is not None else Path(folder) / path
 
     return find
-
-
-def _there(path: Path) -> Path:
-    try:
-        return existing(path)
-    except BadRecordError as error:
-        raise BadRecordError(f"There is no picture {path.as_posix()[:500]!r}: check its path.") from error
 
 
 READERS: Mapping[str, Callable[[Shard], Items]] = {

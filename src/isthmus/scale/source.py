@@ -13,7 +13,8 @@ from isthmus.datasets.options import Options
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError
 from isthmus.scale.finding import Found, find
-from isthmus.scale.raw import Names, Raw, Shard
+from isthmus.scale.pictures import Walks, read_pictures
+from isthmus.scale.raw import Names, Raw, Shard, first_id
 from isthmus.scale.reading import READERS, count_of
 
 __all__ = ["Plan", "Raw", "Shard", "plan", "read"]
@@ -86,16 +87,20 @@ def plan(
     return Plan(tuple(chosen), _fingerprint(found), total, len(texts) or None, found.notice)
 
 
-def read(shard: Shard) -> Iterator[Raw | Failure]:
+def read(shard: Shard, walks: Walks | None = None) -> Iterator[Raw | Failure]:
     """The records of a shard in their order, and in place of what cannot be read why.
+
+    Args:
+        shard: of a `Plan`.
+        walks: of a folder, where its shards are read one after another.
 
     An archive or table that breaks off gives what comes before, and a Failure which names the shard.
     """
-    items = READERS[shard.kind](shard)
+    items = read_pictures(shard, walks) if shard.kind == "pictures" else READERS[shard.kind](shard)
     names = Names(shard.prefix, 0 if shard.kind == "pictures" else shard.start)
     for item in islice(items, shard.limit):
         name = names.unique(item.id)
-        yield Failure(name, item.reason) if isinstance(item, Failure) else replace(item, id=name)
+        yield Failure(first_id(name), item.reason) if isinstance(item, Failure) else replace(item, id=name)
 
 
 def _limited(shards: Sequence[Shard], limit: int | None) -> list[Shard]:
