@@ -240,3 +240,23 @@ def test_an_error_of_a_worker_or_reader_comes_home_as_it_is(cluster: Any, tmp_pa
     source, store = made(tmp_path / "in", shards=1), store_of(tmp_path / "out")
     with within(200), pytest.raises(OptionError, match="There is no method 'nonsense'"):
         list(engine.parts(source, Job("mini", methods=("nonsense",)), store, address=cluster.address, size=SIZE))
+
+
+def test_the_command_ends_at_a_signal_as_on_one_machine(cluster: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    """SIGTERM: 143 and a sentence, no dump of Ray's."""
+    count, output = made(tmp_path / "in", shards=3).records or 0, tmp_path / "out"
+    command = [sys.executable, "-m", "isthmus", "map", tmp_path / "in", output, "--model", tiny_folder]
+    command += ["--image-column", "image", "--text-column", "caption", "--option", "steps=400", "--piece-size", "1"]
+    command += ["--engine", "ray", "--address", cluster.address, "--device", "cpu", "--batch-size", "1"]
+    ran = subprocess.Popen([str(one) for one in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with within(300):
+        while not list(output.glob("pairs/*")):
+            assert ran.poll() is None
+            time.sleep(0.1)
+        ran.send_signal(signal.SIGTERM)
+        out, err = ran.communicate()
+    assert ran.returncode == 143, (out, err)
+    assert "Run the same command again to go on." in out
+    assert "Traceback" not in err
+    assert "SIGTERM received" not in err
+    assert 0 < len(list(output.glob("pairs/*"))) < count

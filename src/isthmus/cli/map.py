@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import Enum
@@ -104,11 +105,11 @@ def map(
     options: dict[str, Any] = {
         "layer": _layer(layer),
         "steps": _steps(steps),
-        **dict(_option(one) for one in option or ()),
+        **dict(_option(one, inspect.signature(run).parameters) for one in option or ()),
     }
     console = results()
     try:
-        with _ended_as_interrupted(engine is Engine.local), _Screen() as screen:
+        with _ended_as_interrupted(), _Screen() as screen:
             found = run(
                 source,
                 output,
@@ -161,9 +162,9 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def _ended_as_interrupted(wanted: bool) -> Iterator[None]:
-    """SIGTERM raises _Terminated here; a second one ends the process at once. Not where Ray has its own."""
-    if not wanted or threading.current_thread() is not threading.main_thread():
+def _ended_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises _Terminated here; a second one ends the process at once."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
@@ -199,11 +200,13 @@ def _prompts(path: Path | None) -> list[str]:
     return found
 
 
-def _option(text: str) -> tuple[str, Any]:
+def _option(text: str, taken: Container[str]) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip().replace("-", "_")
     if not equals or not name.isidentifier():
         raise OptionError(f"--option takes NAME=VALUE, not {text!r}.")
+    if name in taken:
+        raise OptionError(f"--option is for options of the methods: {name!r} is none, see isthmus map --help.")
     return name, value_of(value)
 
 

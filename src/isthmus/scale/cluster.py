@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -90,7 +92,7 @@ def _connect(ray: Any, address: str) -> None:
     else:
         _answers(address)
     try:
-        with _unheard():
+        with _unheard(), _same_end():
             ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise OptionError(_no_cluster(address, str(error))) from error
@@ -98,6 +100,17 @@ def _connect(ray: Any, address: str) -> None:
         worker = needed("ray._private.worker")
         if callable(worker.print_to_stdstream):
             worker.print_to_stdstream = _unsaid
+
+
+@contextmanager
+def _same_end() -> Iterator[None]:
+    """SIGTERM does what it did before: Ray's own handler ends the process with a dump of its stack."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import IO, Any, TypeVar
 from isthmus.errors import InputError, IsthmusError, SaveError
 from isthmus.extras import needed
 from isthmus.scale.patience import is_final, of_network, rest
+from isthmus.scale.steady import steady
 
 T = TypeVar("T")
 
@@ -130,15 +131,23 @@ class Files:
         return self._tried(once, "read", name)
 
     def open(self, name: str) -> Any:
-        """A file to read from, at any place in it."""
-        return self._tried(lambda: self.fs.open(self.path(name), "rb"), "read", name)
+        """A file to read from, at any place in it; reads are tried again too, and raise what they failed with."""
+        try:
+            return steady(lambda: self.fs.open(self.path(name), "rb"), tries=self._tries, pause=self._pause)
+        except Exception as error:  # each file system has its own
+            if not of_network(error):
+                raise
+            raise self.trouble("read", name, error) from error
 
     def exists(self, name: str) -> bool:
         """Whether a file is there now."""
 
         def once() -> bool:
             self.fs.invalidate_cache()
-            return bool(self.fs.exists(self.path(name)))
+            try:
+                return bool(self.fs.info(self.path(name)))
+            except FileNotFoundError:
+                return False  # `exists` of many file systems says so of any error
 
         return self._tried(once, "read", name)
 
@@ -189,16 +198,17 @@ class Files:
                 if not of_network(error):
                     raise
                 if number == self._tries - 1 or is_final(error):
-                    raise SaveError(self._sentence(what, name, error)) from error
+                    raise self.trouble(what, name, error) from error
             rest(number, self._pause)
         raise AssertionError("there is one try at least")
 
-    def _sentence(self, what: str, name: str, error: Exception) -> str:
+    def trouble(self, what: str, name: str, error: Exception) -> SaveError:
+        """What to raise where something could not be `what`, such as "written"."""
         place = f"{self.url.rstrip('/')}/{name}" if name else self.url
         said = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         mend = "free some space, and run the same command again." if full else "check that it can be reached."
-        return f"{place!r} cannot be {what} ({said.rstrip('.')}): {mend}"
+        return SaveError(f"{place!r} cannot be {what} ({said.rstrip('.')}): {mend}")
 
 
 def _beside() -> str:

@@ -14,12 +14,14 @@ from typing import Any
 
 from isthmus.extras import needed
 from isthmus.scale.files import Files
+from isthmus.scale.naming import errors_among
 from isthmus.scale.packing import error_schema, packed
 
 ERRORS = "errors.parquet"
 READERS = 32  # threads that read small files at once, since a store answers each after some time
 KEPT = ".work/kept.parquet"
 _GROUP = 256  # small files in memory at once
+_LINES = 65_536  # of errors.parquet in memory at once
 _DONE = b"done"
 
 Place = tuple[int, int]
@@ -36,12 +38,21 @@ def keep(files: Files, read: Read, names: Sequence[str], done: frozenset[Place])
     """
     if files.exists(KEPT) or not files.exists(ERRORS):  # of a run that was killed, and that knew more
         return
-    told = {line for table in _tables(read, names) for line in _lines(table)}
+    arrow, schema = needed("pyarrow"), error_schema()
     with read(ERRORS) as part:
-        alone = _without(part.read(), told)
+        found = [_alone(read, batch, names) for batch in part.iter_batches(_LINES)]
+    alone = arrow.concat_tables([schema.empty_table(), *found])
     shards = {shard for shard, _ in _lines(alone)}
     before = json.dumps(sorted(one for one in done if one[0] in shards)).encode()
     files.write(KEPT, packed(alone.replace_schema_metadata({_DONE: before})))
+
+
+def _alone(read: Read, batch: Any, names: Sequence[str]) -> Any:
+    """The lines of a batch of errors.parquet that .work does not tell; only what is told of its shards is held."""
+    table = needed("pyarrow").Table.from_batches([batch])
+    shards = {shard for shard, _ in _lines(table)}
+    own = [name for name in names if any(one[0] in shards for one in errors_among([name.rpartition("/")[2]]))]
+    return _without(table, {line for found in _tables(read, own) for line in _lines(found)})
 
 
 def gather(files: Files, read: Read, names: Sequence[str], part_of: Callable[[Place], str], done: set[Place]) -> int:
@@ -54,13 +65,13 @@ def gather(files: Files, read: Read, names: Sequence[str], part_of: Callable[[Pl
         done: the pieces that are done.
     """
     kept, count = _kept(files, read, part_of, done), 0
-    told = set[tuple[int, str]]()
+    told, unsure = set[tuple[int, str]](), set() if kept is None else {shard for shard, _ in _lines(kept)}
     with tempfile.TemporaryFile() as beside:
         with needed("pyarrow.parquet").ParquetWriter(beside, error_schema()) as writer:
             for table in _tables(read, names):
                 writer.write_table(table)
                 count += table.num_rows
-                told.update(_lines(table) if kept is not None else ())
+                told.update(line for line in _lines(table) if line[0] in unsure)
             if kept is not None:
                 rest = _without(kept, told)
                 writer.write_table(rest)

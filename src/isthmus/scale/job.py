@@ -72,6 +72,8 @@ class Job:
                     raise OptionError(f"{method.name} is not defined for the {side} side: choose another method.")
         if self.stored == "vectors" and (self.methods != ("nib",) or self.preset is not None):
             raise OptionError('stored="vectors" keeps vectors of nib\'s path: leave the method and the preset out.')
+        if self.stored == "vectors" and self.sides is not None:
+            raise OptionError('stored="vectors" keeps pictures\' vectors and explains texts: leave the sides out.')
 
     def load(self) -> DualEncoder:
         """The model."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -155,7 +155,10 @@ def map(
         **job.settings(),
         "weights": weights(model),
     }
-    store, asked = Store(str(output), storage_options=storage_options), {"input": str(source), "prompts": list(prompts)}
+    store, asked = (
+        Store(str(output), storage_options=storage_options),
+        {"input": str(source), "prompts": listed(prompts)},
+    )
     run = _Run(planned, job, store, piece_size, max_failures, progress, asked, overwrite, retry_failed)
     manifest = None if overwrite else store.finished(settings)
     if manifest is not None and not (retry_failed and manifest["counts"]["failures"]):
@@ -206,7 +209,7 @@ class _Run:
         from isthmus.scale.cluster import CORES, connected
         from isthmus.scale.ray import parts
 
-        with connected(address):  # before anything is written
+        with self._put_down(), connected(address):  # before anything is written
             self._prepare(settings, "ray")
             found = parts(self.plan, self.job, self.store, size=self.piece_size, cores=cores or CORES)
             complete = self.store.done().complete()
@@ -224,6 +227,16 @@ class _Run:
                     )
 
             return self._watched(run)
+
+    @contextmanager
+    def _put_down(self) -> Iterator[None]:
+        """Where a user ends the run, so are its workers wherever they are, and no piece was their end."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            with suppress(IsthmusError):
+                self.store.put_down()
+            raise
 
     def _prepare(self, settings: Mapping[str, Any], engine: Engine) -> None:
         about = {

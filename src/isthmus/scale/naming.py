@@ -48,6 +48,11 @@ def ended_among(names: Iterable[str]) -> list[tuple[int, int]]:
     return _among(_ENDED, names)
 
 
+def trying_among(names: Iterable[str]) -> list[str]:
+    """The names of files in `WORK` that tell of pieces at work."""
+    return [name for name in names if name.startswith("trying-")]
+
+
 def _among(pattern: re.Pattern[str], names: Iterable[str]) -> list[tuple[int, int]]:
     found = (pattern.fullmatch(name) for name in names)
     return [(int(one[1]), int(one[2])) for one in found if one is not None]

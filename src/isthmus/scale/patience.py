@@ -49,14 +49,14 @@ def is_passing(error: Exception) -> bool:
     return of_network(error) and not refused
 
 
-def rest(number: int, pause: float = PAUSE) -> None:
+def rest(number: int, pause: float) -> None:
     """Wait after a try that failed, the first being 0: twice as long each time, and not in step with others."""
     time.sleep(min(_LONGEST, pause * 2**number) * random.uniform(0.5, 1))
 
 
-def patiently(work: Callable[[], T]) -> T:
+def patiently(work: Callable[[], T], *, tries: int = TRIES, pause: float = PAUSE) -> T:
     """Do what reads a file, again where the error is a passing one. Raises that of the last try."""
-    for number in range(TRIES - 1):
+    for number in range(tries - 1):
         try:
             return work()
         except IsthmusError:
@@ -64,5 +64,5 @@ def patiently(work: Callable[[], T]) -> T:
         except Exception as error:  # each file system has its own
             if not is_passing(error):
                 raise
-        rest(number)
+        rest(number, pause)
     return work()

@@ -12,6 +12,7 @@ from pathlib import Path
 from isthmus.datasets.options import Options
 from isthmus.datasets.records import Failure
 from isthmus.errors import InputError, OptionError
+from isthmus.scale.breaks import said
 from isthmus.scale.finding import Found, find
 from isthmus.scale.pictures import Walks, read_pictures
 from isthmus.scale.raw import Names, Raw, Shard, first_id
@@ -77,7 +78,10 @@ def plan(
     if any(not text.strip() for text in texts):
         raise OptionError("A prompt is empty: give words.")
     options = Options(split=split, image_column=image_column, text_columns=columns, config=config, texts=texts)
-    found = find(str(source), options)
+    try:
+        found = find(str(source), options)
+    except OSError as error:  # a name that is too long, a folder that may not be opened
+        raise InputError(f"The input {str(source)!r} cannot be read ({said(error)}): check the path.") from error
     numbered = [replace(shard, number=number) for number, shard in enumerate(found.shards)]
     if all(shard.records == 0 for shard in found.shards):  # a tar is not known before it is read
         raise InputError(f"The input {str(source)!r} has no records: give one picture with a text at least.")

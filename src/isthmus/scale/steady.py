@@ -5,30 +5,33 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import IO, Any
 
-from isthmus.scale.patience import patiently
+from isthmus.scale.patience import PAUSE, TRIES, patiently
 
 _BUFFER = 1 << 16
 
 
-def steady(open_it: Callable[[], IO[bytes]]) -> IO[bytes]:
+def steady(open_it: Callable[[], IO[bytes]], *, tries: int = TRIES, pause: float = PAUSE) -> IO[bytes]:
     """A file to read from.
 
     Args:
         open_it: opens it at its beginning; called again after each read that failed.
+        tries, pause: see `isthmus.scale.patience.patiently`.
 
     Raises:
         Exception: whatever the last of several tries raised, here and in each read.
     """
-    return io.BufferedReader(_Steady(open_it), _BUFFER)
+    return io.BufferedReader(_Steady(open_it, tries, pause), _BUFFER)
 
 
 class _Steady(io.RawIOBase):
-    def __init__(self, open_it: Callable[[], IO[bytes]]) -> None:
+    def __init__(self, open_it: Callable[[], IO[bytes]], tries: int, pause: float) -> None:
         super().__init__()
+        self._patiently = partial(patiently, tries=tries, pause=pause)
         self._open, self._at = open_it, 0
-        self._stream: IO[bytes] | None = patiently(open_it)
+        self._stream: IO[bytes] | None = self._patiently(open_it)
 
     def readable(self) -> bool:
         return True
@@ -68,4 +71,4 @@ class _Steady(io.RawIOBase):
                 self._stream = None
                 raise
 
-        return patiently(once)
+        return self._patiently(once)

@@ -16,66 +16,28 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 from isthmus.datasets.records import Failure
-from isthmus.errors import OptionError, SaveError
-from isthmus.extras import needed
+from isthmus.errors import OptionError
 from isthmus.scale import naming
 from isthmus.scale.differences import differences
-from isthmus.scale.files import Files
 from isthmus.scale.gathering import ERRORS, READERS, gather, keep
-from isthmus.scale.naming import Piece
+from isthmus.scale.output import Output
 from isthmus.scale.packing import errors_table, packed
-from isthmus.scale.patience import PAUSE, TRIES
 from isthmus.scale.retrying import take_back
 
 _OURS = ("manifest.json", "errors.parquet", "summary.json", "summary.html")
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a store holds.
-
-    Attributes:
-        pieces: `(shard, piece)` of each part.
-        shards: for each shard whose end was seen, how many pieces it has.
-    """
-
-    pieces: frozenset[Piece]
-    shards: Mapping[int, int]
-
-    def complete(self) -> set[int]:
-        """The shards of which every piece is done; they need not be read again."""
-        return {s for s, count in self.shards.items() if all((s, k) in self.pieces for k in range(count))}
-
-
-class Store:
-    """A run's output. It can be pickled and sent to where it writes.
-
-    Args:
-        url: a folder, or a URL of any file system that fsspec knows.
-        storage_options: for the file system, such as its endpoint.
-        tries: how often a write or read that fails is tried, with a pause before each that doubles.
-        pause: seconds before the second try.
+class Store(Output):
+    """A run's output, also to be written. It can be pickled and sent to where it writes.
 
     Every method raises SaveError where the store cannot be written or read, at once where a disk is full or closed
     to us, after all tries otherwise.
     """
-
-    def __init__(
-        self, url: str, *, storage_options: Mapping[str, Any] | None = None, tries: int = TRIES, pause: float = PAUSE
-    ) -> None:
-        """See the class."""
-        self.url = url
-        self.files = Files(url, storage_options=storage_options, tries=tries, pause=pause)
-
-    @property
-    def errors(self) -> str:
-        """Where `errors.parquet` is."""
-        return f"{self.url.rstrip('/')}/{ERRORS}"
 
     def prepare(
         self,
@@ -105,11 +67,12 @@ class Store:
             before = None
         elif before is None and self._strange():
             raise OptionError(f"The folder {self.url!r} holds other files: give another OUTPUT, or an empty one.")
-        elif before is not None:
+        elif before is not None and (before.get("state") == "running" or self.done().pieces):
             self._check(before.get("settings", {}), told)
         self._tidy()
         if retry_failed:
-            take_back(self.files, self.read_part, self.done().pieces)
+            with self._gathering():
+                take_back(self.files, self.read_part, self.done().pieces)
         self.files.make("pairs", ".work/writing")
         counts = {} if before is None else before.get("counts", {})
         manifest = {
@@ -132,17 +95,6 @@ class Store:
         whole = manifest["counts"]["parts"] == len(self.done().pieces) and self.files.exists(ERRORS)
         return manifest if whole else None
 
-    def manifest(self) -> dict[str, Any] | None:
-        """What `manifest.json` tells; None where there is none."""
-        content = self.files.read("manifest.json")
-        if content is None:
-            return None
-        try:
-            found = json.loads(content)
-        except ValueError as error:
-            raise SaveError(f"The manifest.json in {self.url!r} is damaged: give another OUTPUT.") from error
-        return found if isinstance(found, dict) else None
-
     def _check(self, before: Mapping[str, Any], told: Mapping[str, Any]) -> None:
         said = differences(before, told)
         if said:
@@ -153,8 +105,8 @@ class Store:
 
     def _strange(self) -> bool:
         """Whether there are files that no run put there, or rows of a run that nothing is known of."""
-        found = [name for name in self.files.names("") if not name.startswith(".")]
-        return any(name not in (*_OURS, "pairs") for name in found) or bool(self.files.names("pairs"))
+        found = {name for name in self.files.names("") if not name.startswith(".")}
+        return bool(found - {*_OURS, "pairs"}) or "manifest.json" in found or bool(self.files.names("pairs"))
 
     def _clear(self) -> None:
         self.files.remove("manifest.json", "errors.parquet")
@@ -165,17 +117,9 @@ class Store:
         self.files.remove_folder(".work/writing")
         done = self.done().pieces
         names = {naming.errors(*one): one for one in naming.errors_among(self.files.names(naming.WORK))}
-        keep(self.files, self.read_part, sorted(names), done)
+        with self._gathering():
+            keep(self.files, self.read_part, sorted(names), done)
         self.files.remove(*(name for name, at in names.items() if at not in done))
-
-    def done(self) -> Done:
-        """What is there already, by listing names."""
-        parts = naming.parts_among(self.files.names(naming.PAIRS))
-        return Done(frozenset(parts), dict(naming.ended_among(self.files.names(naming.WORK))))
-
-    def has(self, shard: int, piece: int) -> bool:
-        """Whether a piece is done, as of now."""
-        return self.files.exists(naming.part(shard, piece))
 
     def put(
         self,
@@ -228,19 +172,17 @@ class Store:
         """Tell that a piece is no longer at work."""
         self.files.remove(naming.trying(shard, piece))
 
-    def parts(self) -> Iterator[str]:
-        """The names of all parts in their order, for `read_part`."""
-        for shard, piece in sorted(self.done().pieces):
-            yield naming.part(shard, piece)
+    def put_down(self) -> None:
+        """Tell that no piece is at work: the run was ended by a user, and none of them ended it."""
+        self.files.remove(*(f"{naming.WORK}/{name}" for name in naming.trying_among(self.files.names(naming.WORK))))
 
-    def read_part(self, name: str) -> Any:
-        """A part as a `pyarrow.parquet.ParquetFile`, to be read by batches. Raises SaveError where it is damaged."""
+    @contextmanager
+    def _gathering(self) -> Iterator[None]:
+        """What goes wrong with errors.parquet, or a disk where it is put together, as one sentence."""
         try:
-            return needed("pyarrow.parquet").ParquetFile(self.files.open(name))
-        except (OSError, ValueError) as error:
-            raise SaveError(
-                f"{self.url.rstrip('/')}/{name} is damaged: remove it, and run isthmus map again."
-            ) from error
+            yield
+        except OSError as error:
+            raise self.files.trouble("gathered", ERRORS, error) from error
 
     def finish(self, state: str = "complete", *, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Gather the errors of all pieces, count rows, and write the manifest; at the end of every run.
@@ -255,7 +197,8 @@ class Store:
         done = self.done()
         told = naming.errors_among(self.files.names(naming.WORK))
         names = sorted(naming.errors(*one) for one in told if one in done.pieces)
-        failures = gather(self.files, self.read_part, names, lambda at: naming.part(*at), set(done.pieces))
+        with self._gathering():
+            failures = gather(self.files, self.read_part, names, lambda at: naming.part(*at), set(done.pieces))
         counts = {
             "rows": self._count(),
             "failures": failures,

@@ -188,7 +188,7 @@ def summarise(
     done, parts = 0, list(store.parts())
     for number, name in enumerate(parts):
         with store.read_part(name) as part:
-            for method, batch, maps, row in _batches(part):
+            for method, batch, maps, row in _batches(store, name, part):
                 tally = tallies.setdefault(method, MethodTally(outliers, vocabulary))
                 tally.add(batch, maps, row)
                 done += batch.num_rows
@@ -208,11 +208,11 @@ def summarise(
     return Summary(told, {name: _kept(tally) for name, tally in tallies.items()})
 
 
-def _batches(part: Any) -> Any:
+def _batches(store: Store, name: str, part: Any) -> Any:
     """Batches of a part's rows of one method each, with their maps, and what gives a whole row."""
     names = part.schema_arrow.names
     maps = Maps(form_of(part.schema_arrow))
-    for batch in part.iter_batches(batch_size=_ROWS):
+    for batch in store.batches(part, name, _ROWS):
         found = maps.of(batch)
         methods = np.array(batch.column("method").to_pylist(), dtype=object)
         for method in dict.fromkeys(methods.tolist()):
@@ -260,7 +260,7 @@ def _failures(store: Store) -> dict[str, Any]:
         return {"count": None, "some": []}  # the run goes on, or was killed
     with store.read_part("errors.parquet") as part:
         some: list[dict[str, Any]] = []
-        for batch in part.iter_batches(batch_size=10):
+        for batch in store.batches(part, "errors.parquet", 10):
             some = batch.to_pylist()
             break
         return {"count": part.metadata.num_rows, "some": some}
