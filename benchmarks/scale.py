@@ -1,7 +1,7 @@
 """Many pairs: the bare compute loop, the local engine and a Ray cluster of two machines, side by side.
 
     python benchmarks/scale.py                         20,000 pairs; takes up what results/scale.json lacks
-    python benchmarks/scale.py --write                 the same, and the tables of docs/scale.md
+    python benchmarks/scale.py --write                 the same, and the tables of docs/scale-cluster.md
     python benchmarks/scale.py --pairs 400 --only ray  a part, with figures of its own number of pairs
 
 The pairs are pictures of the team's shared data, repeated with ids of their own. Each part is a process of its own,
@@ -197,20 +197,6 @@ def opening() -> dict[str, Any]:
     return {"bytes": sum(path.stat().st_size for path in paths) / len(paths), "cpu_ms": 1e3 * taken / len(paths)}
 
 
-def sizes(results: Results, output: Path) -> None:
-    """Bytes of a row in each form, of the grids of B/32 and L/14, with the captions of a run."""
-    import scale_sizes
-
-    for name, grid in (("b32", "B/32"), ("l14", "L/14")):
-        for form in ("float32", "float16", "int8", "vectors"):
-
-            def size(grid: str = grid, form: str = form) -> dict[str, Any]:
-                rows = scale_sizes.rows_of(str(output), *scale_sizes.GRIDS[grid], vectors=form == "vectors")
-                return {"bytes": len(scale_sizes.packed(scale_sizes.table_of(rows, form))) / len(rows)}
-
-            _put(results, f"sizes/{name}/{form}", size)
-
-
 def in_process(engine: str, options: argparse.Namespace, count: int) -> dict[str, Any]:
     """A part in a new process."""
     command = [sys.executable, __file__, "--inside", engine, "--pairs", str(count), "--method", options.method]
@@ -226,8 +212,6 @@ def measure(options: argparse.Namespace, results: Results) -> None:
             key = f"turn/{options.method}/{options.few}/{engine}/{turn}"
             _put(results, key, lambda engine=engine: in_process(engine, options, options.few))
     _put(results, "opening", opening)
-    if "local" in engines:
-        sizes(results, options.folder / f"local-{options.few}-{options.method}")
     for engine in engines if options.pairs else ():
         key = f"all/{options.method}/{options.pairs}/{engine}"
         _put(results, key, lambda engine=engine: in_process(engine, options, options.pairs))
@@ -251,7 +235,7 @@ def main() -> None:
     parser.add_argument("--method", default="gradcam")
     parser.add_argument("--only", default="", help="bare, local, ray, or several with commas")
     parser.add_argument("--again", action="store_true", help="measure anew what is there")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/scale.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/scale-cluster.md")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "isthmus-scale")
     parser.add_argument("--inside", choices=ENGINES, help=argparse.SUPPRESS)

@@ -1,4 +1,7 @@
-"""The tables of docs/scale-cluster.md: what benchmarks/scale.py and scale_gpu.py measured."""
+"""What scale.py, scale_gpu.py and scale_sizes.py measured, as tables of docs/scale-cluster.md and docs/scale-output.md.
+
+`python benchmarks/scale_doc.py` puts all that is in results/ into both.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from isthmus.benchmark.table import grid_markdown
-from scale_plan import RESULTS, plan
+from scale_plan import FORMS, RESULTS, SIZES, gigabytes, plan
+from scale_sizes import GRIDS
 from speed_machine import Point, described
 from speed_models import SHAPES
 
-DOC = Path(__file__).resolve().parents[1] / "docs" / "scale-cluster.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOC, OUTPUT = DOCS / "scale-cluster.md", DOCS / "scale-output.md"
 GPU_TITLES = {"bare": "bare loop", "local": "local engine", "ray": "Ray, one worker"}
 TITLES = {"bare": "bare loop", "local": "local engine", "ray": "Ray, two machines"}
 _PARTS = {
@@ -27,14 +32,38 @@ Points = Mapping[str, Point]
 
 
 def write(known: dict[str, Any], points: Points) -> None:
-    """Put the tables between their marks."""
-    text = DOC.read_text(encoding="utf-8")
-    bodies = {"scale-measured": measured(known, points), "scale-gpu": gpu(), "scale-plan": plan(points)}
+    """Put the tables between their marks, in both documents."""
+    _put(DOC, {"scale-measured": measured(known, points), "scale-gpu": gpu(), "scale-plan": plan(points)})
+    _put(OUTPUT, {"scale-sizes": sizes()})
+
+
+def _put(page: Path, bodies: Mapping[str, str]) -> None:
+    text = page.read_text(encoding="utf-8")
     for mark, body in bodies.items():
         head, rest = text.split(f"<!-- {mark} -->\n")
         _, tail = rest.split(f"<!-- /{mark} -->")
         text = f"{head}<!-- {mark} -->\n\n{body.strip()}\n\n<!-- /{mark} -->{tail}"
-    DOC.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+
+
+def sizes() -> str:
+    """What `scale_sizes.py` measured: GB that a million pairs take."""
+    path = RESULTS / SIZES
+    if not path.is_file():
+        return "Not measured yet."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    points, rows = found["points"], found["rows"]
+    lines = [
+        [title, f"{side} × {side}", *(gigabytes(points[f"{name}/{form}"]["bytes"]) for form in FORMS)]
+        for name, (title, side, _) in GRIDS.items()
+    ]
+    table, rest = grid_markdown(["GB a million pairs", "grid", *FORMS], lines), gigabytes(points["rest"]["bytes"])
+    return (
+        f"{table.strip()}\n\nOf those, {rest} GB are all that is not the map: the words and tokens with their scores "
+        f"and places take most of it. Measured on files of {rows['pairs']:,} pairs, each with a picture and a caption "
+        f"of its own, of {rows['words']:.0f} words; {rows['end'] / 1e3:.0f} kB of a file are its end, so that larger "
+        "pieces take less a pair."
+    )
 
 
 def measured(known: dict[str, Any], points: Points) -> str:
@@ -132,3 +161,8 @@ def _rows(points: Points) -> Iterator[str]:
                 f"Rows of both engines, `{key.split('/')[1]}`: {point['rows']:,} with the same ids, texts and words in "
                 f"{point['rows'] - point['others']:,}; the largest differences are {worst}."
             )
+
+
+if __name__ == "__main__":
+    stored = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    write(stored["machine"], stored["points"])

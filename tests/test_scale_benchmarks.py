@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,11 +15,14 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from isthmus.scale.rows import table_of
+from isthmus.scale.store import Store
 
 sys.path.append(str(ROOT / "benchmarks"))
 memory: Any = importlib.import_module("scale_memory")
 doc: Any = importlib.import_module("scale_doc")
 plan: Any = importlib.import_module("scale_plan")
+sizes: Any = importlib.import_module("scale_sizes")
 
 KNOWN = {"cpu": "a CPU", "flags": [], "threads": 2, "torch": "2", "transformers": "5", "system": "Linux"}
 
@@ -38,8 +42,15 @@ POINTS = {
     "all/nib/1000/ray": point(8, 125),
     "rows/nib/1000": {"rows": 1000, "others": 0, "worst": {"similarity": 1e-7}},
     "opening": {"bytes": 150_000.0, "cpu_ms": 8.0},
-    **{f"sizes/{name}/{form}": {"bytes": 500.0} for name in ("b32", "l14") for form in plan.FORMS},
 }
+
+
+def cells(page: Path, head: str) -> dict[str, list[str]]:
+    """The table of a document whose first line has `head` first: by the first cell of a line."""
+    table = re.search(rf"^\| {head} \|.*?(?=^$)", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert table is not None
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()]
+    return {first: rest for first, *rest in lines}
 
 
 def test_ratios_are_of_the_same_turn() -> None:
@@ -67,6 +78,8 @@ def test_the_plan_says_what_is_not_measured(measured: bool, tmp_path: Path, monk
         (tmp_path / "scale-gpu.json").write_text(json.dumps({"machine": {**KNOWN, "gpu": "a card"}, "points": rates}))
     monkeypatch.setattr(plan, "RESULTS", tmp_path)
     told = plan.plan(POINTS)
+    assert "| light | H200 |" not in told, "no engine was measured at it"
+    assert "ViT-B/32 `light`, ViT-L/14 `default`, ViT-L/14 `light`." in told
     assert ("engine measured on a card" in told) == measured
     assert "not measured" in told
     # two pairs a second on two cores are one on each, but for 25 ms beside it
@@ -76,14 +89,53 @@ def test_the_plan_says_what_is_not_measured(measured: bool, tmp_path: Path, monk
 
 
 def test_tables_go_between_their_marks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "page.md"
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
     page.write_text(doc.DOC.read_text(encoding="utf-8"), encoding="utf-8")
+    other.write_text(doc.OUTPUT.read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(doc, "DOC", page)
+    monkeypatch.setattr(doc, "OUTPUT", other)
     doc.write(KNOWN, POINTS)
-    once = page.read_text()
-    assert doc.measured(KNOWN, POINTS) in once
+    once = page.read_text(), other.read_text()
+    assert doc.measured(KNOWN, POINTS) in once[0]
+    assert doc.sizes() in once[1]
     doc.write(KNOWN, POINTS)
-    assert page.read_text() == once
+    assert (page.read_text(), other.read_text()) == once
+
+
+def test_both_documents_have_what_is_in_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = json.loads((plan.RESULTS / "scale.json").read_text(encoding="utf-8"))
+    assert not [key for key in stored["points"] if key.startswith("sizes/")], "sizes are in a file of their own"
+    for name in ("DOC", "OUTPUT"):
+        page = tmp_path / name
+        page.write_text(getattr(doc, name).read_text(encoding="utf-8"), encoding="utf-8")
+        monkeypatch.setattr(doc, name, page)
+    before = doc.DOC.read_text(), doc.OUTPUT.read_text()
+    doc.write(stored["machine"], stored["points"])
+    assert (doc.DOC.read_text(), doc.OUTPUT.read_text()) == before, "run: python benchmarks/scale_doc.py"
+
+
+def test_both_documents_have_the_same_sizes() -> None:
+    million, all_pairs = cells(doc.OUTPUT, "GB a million pairs"), cells(doc.DOC, "TB of output")
+    forms = list(plan.FORMS)
+    assert (million.pop("GB a million pairs"), all_pairs.pop("TB of output")) == (["grid", *forms], forms)
+    points = plan.loaded(plan.SIZES)
+    for name in plan.MODELS:
+        few, many = million[sizes.GRIDS[name][0]][1:], all_pairs[plan.SHAPES[name].title]
+        assert len(few) == len(many) == len(forms)
+        for form, gigabytes, terabytes in zip(forms, few, many, strict=True):
+            size = points[f"{name}/{form}"]["bytes"]
+            assert float(gigabytes) == pytest.approx(size / 1e3, rel=0.02)
+            assert float(terabytes) == pytest.approx(float(gigabytes) * plan.PAIRS / 1e9, rel=1e-12)
+
+
+def test_sizes_are_of_captions_that_differ(tmp_path: Path) -> None:
+    rows = [{"id": f"{i}", "text": f"text {i // 2}", "picture": f"{i}", "method": "nib"} for i in range(40)]
+    store = Store(str(tmp_path))
+    store.prepare({"model": "mini"})
+    store.put(0, 0, table_of(rows))
+    assert [row["text"] for row in sizes.rows_of(str(tmp_path), 20)] == [f"text {i}" for i in range(20)]
+    with pytest.raises(SystemExit, match="has 20 different captions: 21 are needed"):
+        sizes.rows_of(str(tmp_path), 21)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc, which this system has not")

@@ -146,6 +146,14 @@ def test_a_watermark_is_told(tmp_path: Path) -> None:
     assert page.count("class='hint'") == 1
 
 
+def test_positions_say_of_how_many_pictures_they_are(tmp_path: Path) -> None:
+    rows = [made_row(f"r{i}", i, picture=f"p{i // 4}") for i in range(12)]
+    page = page_of(summarise(written(str(tmp_path / "few"), rows)))
+    assert "12 pairs of 3 pictures, each counting once." in page
+    page = page_of(summarise(written(str(tmp_path / "own"), [made_row(f"r{i}", i) for i in range(12)])))
+    assert "7 × 7 patches, 12 pairs." in page
+
+
 def test_odd_rows_have_a_page(tmp_path: Path) -> None:
     rows = [
         made_row("infinite", 0, image_delta=float("inf"), text_delta=0.0),

@@ -114,24 +114,82 @@ def test_a_watermark_shows_in_its_corner(grid: tuple[int, int], cells: int, shar
     assert found["corners"]["cells"] == [cells, cells]
 
 
+def prompted(pictures: int, prompts: int, strong: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Rows of pictures with several prompts each, whose maps lie much alike; of some most is in the top left corner."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(pictures):
+        own = np.abs(rng.normal(0, 1, 49))
+        own[0] += 40 * (i % pictures < strong)
+        for k in range(prompts):
+            scores = (own * rng.uniform(0.9, 1.1, 49)).astype(np.float32)
+            rows.append(made_row(f"p{i:03d}-{k}", i, picture=f"p{i:03d}", image_scores=scores))
+    return rows
+
+
+def hinted(folder: Path, rows: list[dict[str, Any]], **given: Any) -> tuple[list[str], dict[str, Any]]:
+    """The corners that are hinted at, and what is told of the grid."""
+    (found,) = summarise(written(folder, rows, **given)).told["methods"]["nib"]["grids"]
+    return [name for name, one in found["corners"].items() if isinstance(one, dict) and one["beyond"]], found
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 29])
+@pytest.mark.parametrize("prompts", [1, 12])
+def test_few_pictures_have_no_hint_however_many_prompts(pictures: int, prompts: int, tmp_path: Path) -> None:
+    rows = prompted(pictures, prompts, pictures)
+    corners, found = hinted(tmp_path / "one", rows)
+    assert corners == [], "though all of them have the mark"
+    assert (found["pictures"], found["count"]) == (pictures, pictures * prompts)
+    corners, found = hinted(tmp_path / "two", sorted(rows, key=lambda row: row["id"][-2:]))
+    assert (corners, found["pictures"]) == ([], pictures), "also where its rows do not follow each other"
+
+
+@pytest.mark.parametrize("size", [7, 100])
+def test_prompts_of_a_picture_are_no_evidence_of_their_own(size: int, tmp_path: Path) -> None:
+    rows = prompted(35, 20, 4)
+    corners, found = hinted(tmp_path / "few", rows, size=size)
+    assert corners == [], "four of 35 pictures are chance"
+    assert (found["pictures"], found["count"]) == (35, 700)
+    alone = [{**row, "picture": row["id"]} for row in rows]
+    assert hinted(tmp_path / "alone", alone)[0] == ["top left"], "eighty of 700 are not"
+    corners, found = hinted(tmp_path / "marked", prompted(40, 20, 40), size=size)
+    assert (corners, found["pictures"]) == (["top left"], 40)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_every_picture_counts_alike(size: int, tmp_path: Path) -> None:
+    rows = [row for i in range(40) for row in prompted(1, 1 + i % 5, i % 2, seed=i)]
+    numbers = np.repeat(np.arange(40), [1 + i % 5 for i in range(40)])
+    for number, row in zip(numbers, rows, strict=True):
+        row |= {"id": f"{number}-{row['id']}", "picture": f"{number}"}
+    _, found = hinted(tmp_path, rows, size=size)
+    maps = np.stack([row["image_scores"].reshape(7, 7) for row in rows]).astype(float)
+    shares = maps / np.abs(maps).sum((1, 2), keepdims=True)
+    for name, values in (("mean_score", maps), ("mean_share", shares), ("mean_mass", np.abs(shares))):
+        means = np.stack([values[numbers == number].mean(0) for number in range(40)])
+        np.testing.assert_allclose(found[name], means.mean(0), rtol=1e-9)
+    assert (found["pictures"], found["count"]) == (40, len(rows))
+
+
 def test_a_plain_corpus_has_no_watermark_nor_one_with_strong_corners_all_round(tmp_path: Path) -> None:
     grid = Positions((7, 7))
     rng = np.random.default_rng(0)
     maps = rng.normal(0, 1, (2000, 7, 7))
-    grid.add(maps)
+    names = [f"{i}" for i in range(2000)]
+    grid.add(maps, names)
     assert not any(one["beyond"] for one in grid.told()["corners"].values() if isinstance(one, dict))
     for rows in (0, -1):
         for columns in (0, -1):
             maps[:, rows, columns] *= 4
     strong = Positions((7, 7))
-    strong.add(maps)
+    strong.add(maps, names)
     assert not any(one["beyond"] for one in strong.told()["corners"].values() if isinstance(one, dict))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (2, 2), (3, 3), (40, 2)])
 def test_grids_of_any_shape(shape: tuple[int, int]) -> None:
     grid = Positions(shape)
-    assert grid.add(np.zeros((2, *shape))).tolist() == [0, 0]
+    assert grid.add(np.zeros((2, *shape)), ["a", "b"]).tolist() == [0, 0]
     json.dumps(grid.told(), allow_nan=False)
 
 

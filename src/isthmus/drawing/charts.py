@@ -138,6 +138,8 @@ def positions(told: Mapping[str, Any]) -> str:
     share, mass = np.array(told["mean_share"]), np.array(told["mean_mass"])
     scale = Scale(limit_of(share.ravel().tolist()), "share of the map")
     shape = f"{told['rows']} × {told['columns']} patches, {told['count']:,} pairs"
+    if told["pictures"] != told["count"]:
+        shape += f" of {told['pictures']:,} picture{', ' if told['pictures'] == 1 else 's, '}each counting once"
     signed = [[scale.colour(value) for value in row] for row in share.tolist()]
     top = float(mass.max()) or 1.0
     grey = [[_grey(value / top) for value in row] for row in mass.tolist()]

@@ -66,8 +66,8 @@ class MethodTally:
         for side, values in deltas.items():
             self.deltas[side].add(values)
         self._add_words(batch)
-        corner = self._add_maps(maps)
         ids, pictures = batch.column("id").to_pylist(), batch.column("picture").to_pylist()
+        corner = self._add_maps(maps, pictures)
         figures = (-similarity, similarity, deltas["image"], deltas["text"], corner)
         for kept, values in zip(self.outliers.values(), figures, strict=True):
             kept.offer(values, ids, pictures, row)
@@ -89,7 +89,7 @@ class MethodTally:
             np.concatenate(shares),
         )
 
-    def _add_maps(self, maps: Sequence[Array | None]) -> Array:
+    def _add_maps(self, maps: Sequence[Array | None], pictures: Sequence[str]) -> Array:
         corner = np.full(len(maps), np.nan)
         by_shape: dict[tuple[int, int], tuple[list[int], list[Array]]] = {}
         for i, one in enumerate(maps):
@@ -102,7 +102,7 @@ class MethodTally:
                 self.other_grids += len(places)
                 continue
             grid = self.grids.setdefault(shape, Positions(shape))
-            corner[places] = grid.add(np.stack(own))
+            corner[places] = grid.add(np.stack(own), [pictures[i] for i in places])
         return corner
 
     def told(self, least: int, count: int) -> dict[str, Any]:
