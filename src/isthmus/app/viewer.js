@@ -52,15 +52,16 @@
         make("span", { style: `width:${percent(filled)}` })));
   };
 
-  /* The text, each word made by `word(i)`, and what lies between as it is. */
+  /* The text, each word made by `word(i)`, and what lies between as it is. Offsets count characters, as Python does,
+     where JavaScript's own strings count an emoji as two. */
   const sentence = (view, word) => {
-    const line = make("p", { class: "iv-words", dir: "auto" });
+    const line = make("p", { class: "iv-words", dir: "auto" }), all = [...view.text];
     let end = 0;
     view.words.forEach((one, i) => {
-      line.append(view.text.slice(end, one.start), word(one, i));
+      line.append(all.slice(end, one.start).join(""), word(one, i));
       end = one.end;
     });
-    line.append(view.text.slice(end));
+    line.append(all.slice(end).join(""));
     return line;
   };
 
