@@ -184,6 +184,14 @@ def test_an_emoji_leaves_the_text_whole(visit: Callable[..., Visit], dog: Path) 
     assert [w.evaluate("w => w.firstChild.textContent") for w in card.locator(".iv-word").all()] == texts[0].split()
 
 
+def test_that_the_similarity_follows_is_said_once(visit: Callable[..., Visit]) -> None:
+    page = visit().page
+    said = page.locator(".isthmus-live").evaluate_all(
+        "all => all.map(one => getComputedStyle(one, '::before').content).filter(text => text !== 'none')"
+    )
+    assert said == ['"The similarity follows as you type."']
+
+
 def test_all_tabs_are_in_sight_on_a_phone_and_answer_to_arrows(visit: Callable[..., Visit]) -> None:
     page = visit(width=400, height=800).page
     page.wait_for_timeout(300)
