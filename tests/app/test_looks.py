@@ -40,10 +40,10 @@ def test_a_word_clicked_too_early_is_marked_and_answers_once_it_can(explain: Exp
             notes: [], origin: [], alt: '', picture: document.querySelector('#explain-viewer img').src, width: 2,
             height: 2, rows: 2, columns: 2, scores: [1, 2, 3, 4], limit: 4, crop: [0, 0, 1, 1],
             waiting: 'Preparing \\u2026'};
-          const one = window.isthmus.interactive(host, early), word = host.querySelectorAll('[data-word]')[1];
-          const seen = () => [word.getAttribute('aria-pressed'), word.classList.contains('iv-coming'),
-            host.querySelector('.iv-asked').textContent, host.querySelector('canvas').toDataURL()];
-          word.click();
+          const one = window.isthmus.interactive(host, early), word = () => host.querySelectorAll('[data-word]')[1];
+          const seen = () => [word().getAttribute('aria-pressed'), word().classList.contains('iv-coming'),
+            host.querySelector('.iv-asked').textContent, host.querySelector('canvas').toDataURL(), word().tagName];
+          word().click();
           const before = seen();
           one.update({...early, joint, waiting: ''});
           const after = seen();
@@ -59,8 +59,9 @@ def test_a_word_clicked_too_early_is_marked_and_answers_once_it_can(explain: Exp
     assert after[:2] == ["true", False]
     assert after[2].startswith("The picture shows the regions for dog.")
     assert after[3] != early[3]
-    assert never[:2] == ["false", False]
+    assert never[:2] == [None, False]  # plain text, which cannot be pressed
     assert never[2] == "It was not prepared."
+    assert [one[4] for one in got] == ["BUTTON", "BUTTON", "SPAN"]
 
 
 def test_a_click_while_words_and_regions_are_prepared(visit: Callable[..., Visit], dog: Path) -> None:
@@ -174,7 +175,8 @@ def test_saturated_words_are_written_in_white(explain: Explain) -> None:
 
 def test_an_emoji_leaves_the_text_whole(visit: Callable[..., Visit], dog: Path) -> None:
     """Offsets count characters; JavaScript counts an emoji as two. Also where the text stands small, after an edit."""
-    one, texts = Explain(visit().page), ("\U0001f436 a dog on the grass \U0001f600 today", "\U0001f436 a cat \U0001f600 now")
+    one = Explain(visit().page)
+    texts = ("\U0001f436 a dog on the grass \U0001f600 today", "\U0001f436 a cat \U0001f600 now")
     one.give_picture(dog)
     for text in texts:
         one.give_text(text)

@@ -1,7 +1,7 @@
 /* The viewer: a picture and a text that answer each other. `isthmus.view(element, props, watch)` mounts it. */
 (() => {
   "use strict";
-  const { colour, solid, over, css, ink, paperOf, paint, signed } = window.isthmus;
+  const { colour, solid, over, css, ink, paperOf, paint, signed, score } = window.isthmus;
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -84,8 +84,8 @@
     if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
     if (parts) Object.entries({ role: "img", "aria-label": view.alt }).forEach(([k, v]) => parts.frame.setAttribute(k, v));
     const words = view.words.length ? sentence(view, (one, i) => {
-      const node = make("span", { class: "iv-word", "data-word": i, title: signed(one.score), text: one.text },
-        make("span", { class: "iv-spoken", text: ` ${signed(one.score)}` }));
+      const node = make("span", { class: "iv-word", "data-word": i, title: score(one.score, view.wordLimit), text: one.text },
+        make("span", { class: "iv-spoken", text: ` ${score(one.score, view.wordLimit)}` }));
       tint(node, one.score, view.wordLimit, look.map, look.positive, paper);
       if (!one.was) return node;
       const whole = make("span", { class: "iv-swap" }, make("span", { class: "iv-spoken", text: "was " }), make("s", { text: one.was }), " ");
@@ -130,7 +130,8 @@
     style.setProperty("--iv-map", look.opacity);
     if (look.outline) style.removeProperty("--iv-outline");
     else style.setProperty("--iv-outline", "none");
-    if ("map" in change || "positive" in change || "theme" in change) views.forEach((redraw) => redraw());
+    const drawn = "map" in change || "positive" in change || "theme" in change;
+    views.forEach((view) => (drawn ? view.redraw() : view.settle()));
     return look;
   };
   addEventListener("DOMContentLoaded", () => {
@@ -163,7 +164,7 @@
       if (!host.closest("[id$='-viewer']:not(#folder-viewer), [id$='-gallery']")) return;
       if (host.getBoundingClientRect().top > innerHeight / 3) requestAnimationFrame(() => goTo(host));
     };
-    views.add(() => (shown ? shown.repaint() : draw()));
+    views.add({ redraw: () => (shown ? shown.repaint() : draw()), settle: () => shown?.display?.settle() });
     watch("value", arrive);
     draw();
   };
