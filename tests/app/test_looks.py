@@ -186,12 +186,19 @@ def test_an_emoji_leaves_the_text_whole(visit: Callable[..., Visit], dog: Path) 
     assert [w.evaluate("w => w.firstChild.textContent") for w in card.locator(".iv-word").all()] == texts[0].split()
 
 
-def test_that_the_similarity_follows_is_said_once(visit: Callable[..., Visit]) -> None:
+def test_that_the_similarity_follows_is_said_once(visit: Callable[..., Visit], dog: Path) -> None:
+    """And nothing moves once it is there."""
     page = visit().page
     said = page.locator(".isthmus-live").evaluate_all(
         "all => all.map(one => getComputedStyle(one, '::before').content).filter(text => text !== 'none')"
     )
     assert said == ['"The similarity follows as you type."']
+    one = Explain(page)
+    one.give_picture(dog)
+    before = one.part("run").bounding_box()["y"]
+    one.give_text(TEXT)
+    one.part("similarity").locator("b").wait_for()
+    assert abs(one.part("run").bounding_box()["y"] - before) <= 1
 
 
 def test_all_tabs_are_in_sight_on_a_phone_and_answer_to_arrows(visit: Callable[..., Visit]) -> None:
