@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.acting import Contrast, Explain
-from app.browsing import Visit
+from app.browsing import Visit, axe_findings
 
 TEXT = "a dog on the grass"
 PLACE = r"[a-z ]+ \(row \d+, column \d+\) [+\u2212]\d\.\d+"
@@ -121,7 +121,7 @@ def test_enter_on_a_former_result_keeps_the_focus_in_the_list(explain: Explain) 
     assert focused(page).get_attribute("data-index") == "0"
 
 
-def test_a_method_without_words_with_regions_says_so(explain: Explain) -> None:
+def test_a_method_without_words_with_regions_says_so(explain: Explain, axe: Path) -> None:
     """Its words are plain text, and its numbers are written out, with their unit. The last test of the session."""
     viewer, seen = explain.part("viewer"), "per region (cosine)"
     assert seen in viewer.inner_text()
@@ -133,6 +133,7 @@ def test_a_method_without_words_with_regions_says_so(explain: Explain) -> None:
     assert len(ends) == 2
     assert all(re.fullmatch(r"\u2212\d{2,} against\s*for \+\d{2,}", end) for end in ends), ends
     assert "per region (bits)" in viewer.inner_text()
+    assert not axe_findings(explain.page, axe)
     before = explain.pixels()
     explain.words().nth(1).click()
     assert explain.pixels() == before
