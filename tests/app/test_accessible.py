@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.acting import Explain
+from app.acting import Compare, Contrast, Explain, Folder, Prompts
 from app.browsing import Visit, axe_findings
 
 TEXT = "a dog on the grass"
@@ -37,6 +37,82 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Visit], dog: Path, axe: 
         page.wait_for_timeout(300)
         found[name] = axe_findings(page, axe)
     assert not any(found.values()), found
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing_serious_about_results(visit: Callable[..., Visit], dog: Path, axe: Path, dark: bool) -> None:
+    """On each tab with a result, and on Explain after an edit, with its code shown and the display's controls open."""
+    page, found = visit(dark=dark).page, {}
+    for name, one in results(page, dog):
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(400)
+        found[name] = axe_findings(page, axe)
+        if name == "Folder":
+            one.cards().nth(0).locator("h3 button").click()
+            page.locator("#folder-viewer .iv-number").wait_for()
+            page.wait_for_timeout(400)
+            found["opened"] = axe_findings(page, axe)
+    assert len(found) == len(TABS) + 1
+    assert not any(found.values()), found
+
+
+def results(page: Any, dog: Path) -> Iterator[tuple[str, Any]]:
+    """Give each tab a result, one after the other."""
+    explain = Explain(page)
+    explain.asked(dog, TEXT)
+    explain.part("viewer").get_by_text("Display", exact=True).click()
+    explain.give_text("a cat on the grass")
+    explain.run()
+    explain.shown("a cat on the grass", "joint")
+    explain.part("python").click()
+    explain.part("code").locator(".cm-content").wait_for()
+    yield explain.name, explain
+    contrast, compare, prompts, folder = Contrast(page), Compare(page), Prompts(page), Folder(page)
+    contrast.open()
+    contrast.give_picture(dog)
+    contrast.give_text("a dog")
+    contrast.give_text("a cat", "against")
+    contrast.run()
+    contrast.part("viewer").locator(".iv-number").wait_for()
+    yield contrast.name, contrast
+    several = "a dog\na cat\na plate of food\na dog on the grass\na bird"
+    for one, text, count in ((compare, TEXT, 6), (prompts, several, 5)):
+        one.open()
+        one.give_picture(dog)
+        one.give_text(text)
+        one.run()
+        one.wait(count)
+        yield one.name, one
+    folder.open()
+    folder.give_files([dog, *(dog.with_name(f"{name}.jpg") for name in ("pizza", "bear", "bird"))])
+    folder.give_text(TEXT)
+    folder.run()
+    folder.wait(4)
+    yield folder.name, folder
+
+
+def test_what_removes_is_named_by_what_it_removes(visit: Callable[..., Visit], dog: Path) -> None:
+    """Methods and files, also after one of them has gone; and the button that takes more files still takes them."""
+    page = visit().page
+    compare, folder = Compare(page), Folder(page)
+    compare.open()
+    methods = compare.part("methods")
+    methods.get_by_role("button", name="Remove m2ib", exact=True).click()
+    names = [token.inner_text().strip() for token in methods.locator(".token").all()]
+    assert names == ["nib", "gradcam", "grad-eclip", "chefer", "clip-surgery"]
+    for name in names:
+        assert methods.get_by_role("button", name=f"Remove {name}", exact=True).count() == 1
+    folder.open()
+    folder.give_files([dog, dog.with_name("pizza.jpg")])
+    files = folder.part("files")
+    assert files.get_by_role("button", name="Remove pizza.jpg", exact=True).count() == 1
+    with page.expect_file_chooser() as chooser:
+        files.get_by_role("button", name="Add files", exact=True).click()
+    chooser.value.set_files(dog.with_name("bear.jpg"))
+    files.get_by_role("button", name="Remove bear.jpg", exact=True).wait_for()
+    files.get_by_role("button", name="Remove dog.jpg", exact=True).click()
+    files.get_by_role("button", name="Remove dog.jpg", exact=True).wait_for(state="detached")
+    assert files.get_by_role("button", name="Remove", exact=False).count() == 2
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -16,7 +16,8 @@ import isthmus
 from conftest import EXAMPLES
 from isthmus.app.difference import before_and_after, changed, word_changes
 from isthmus.app.question import Answer, Question
-from isthmus.app.view import alternative, grid, payload, place
+from isthmus.app.view import alternative, grid, payload, place, strongest, strongest_words
+from isthmus.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,33 @@ def test_a_difference_is_now_less_before(answer: Answer, other: Answer) -> None:
     np.testing.assert_allclose(np.reshape(view["scores"], expected.shape), expected, rtol=1e-6)
     assert view["similarity"] == pytest.approx((two.similarity or 0) - (one.similarity or 0))
     json.dumps(view, allow_nan=False)
+
+
+def test_the_alternative_of_a_difference_has_what_changed_most(answer: Answer, other: Answer) -> None:
+    view = changed(answer, other)
+    scores = np.reshape(view["scores"], (view["rows"], view["columns"]))
+    row, column = np.unravel_index(np.abs(scores).argmax(), scores.shape)
+    where = place(int(row), int(column), scores.shape)
+    assert f"Regions that changed most: {where} {scores[row, column]:+.4f}, " in view["alt"]
+    most = max(view["words"], key=lambda word: abs(word["score"]))
+    name = f"{most['text']} (was {most['was']})" if "was" in most else most["text"]
+    assert f"Words that changed most: {name} {most['score']:+.4f}, " in view["alt"]
+
+
+def test_scores_are_written_with_digits_that_say_something() -> None:
+    assert strongest_words([("a", 297.123), ("b", -3.5)]) == "a +297.1, b -3.5"
+    assert strongest_words([("a", 0.1234567), ("b", -0.00004)]) == "a +0.123, b -0.000"
+    assert strongest_words([("a", 0.00001234)]) == "a +0.0000123"
+    assert strongest_words([("a", 0.0)]) == "a +0.000"
+    said = strongest(np.array([[0.0, -250.04]]))
+    assert said == "top centre (row 1, column 2) -250.0, top left (row 1, column 1) +0.0"
+
+
+def test_a_unit_is_named_where_scores_have_one(answer: Answer) -> None:
+    units = {name: payload(replace(answer, question=replace(answer.question, method=name)))["unit"] for name in METHODS}
+    assert units["nib"] == units["integrated-gradients"] == "cosine"
+    assert units["iba"] == "bits"
+    assert units["m2ib"] == units["rollout"] == units["saliency"] == ""
 
 
 def test_words_are_paired_by_their_place(mini: Any, dog: Image.Image, answer: Answer, other: Answer) -> None:

@@ -36,9 +36,9 @@ window.isthmus = (() => {
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
 
-  /* White where it is legible on a colour (WCAG's 4.5), else black, which then is more so; on saturated colours white
-     reads better than the mere contrast says. */
-  const ink = (rgb) => (1.05 / (luminance(rgb) + 0.05) >= LEGIBLE ? "#fff" : "#111");
+  /* White where it is legible on a colour (WCAG's 4.5), else black, which then has 4.6 at least; on saturated colours
+     white reads better than the mere contrast says. */
+  const ink = (rgb) => (1.05 / (luminance(rgb) + 0.05) >= LEGIBLE ? "#fff" : "#000");
 
   const paperOf = (element) => {
     const found = getComputedStyle(element).getPropertyValue("--iv-paper").trim().match(/\d+/g);

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from isthmus.app.question import Answer
-from isthmus.app.view import View, grid, payload
+from isthmus.app.view import View, grid, payload, strongest, strongest_words
 from isthmus.explanation import Explanation, Word
 
 
@@ -39,10 +39,16 @@ def changed(former: Answer, now: Answer) -> View:
         "words": word_changes(one, two),
     }
     view["wordLimit"] = _limit([word["score"] for word in view["words"]])
+    said = [f"Difference of the two heat maps. Similarity changed by {view['similarity']:+.3f}."]
     if one.image is not None and two.image is not None:
-        scores = (two.image.scores.astype("float64") - one.image.scores).ravel().tolist()
+        rise = two.image.scores.astype("float64") - one.image.scores
+        scores = rise.ravel().tolist()
         view |= {"scores": scores, "limit": _limit(scores)}
-    view["alt"] = f"Difference of the two heat maps. Similarity changed by {view['similarity']:+.3f}."
+        said.append(f"Regions that changed most: {strongest(rise)}.")
+    if view["words"]:
+        words = [(f"{w['text']} (was {w['was']})" if "was" in w else w["text"], w["score"]) for w in view["words"]]
+        said.append(f"Words that changed most: {strongest_words(words)}.")
+    view["alt"] = " ".join(said)
     return view
 
 

@@ -1,10 +1,10 @@
 /* The interactive view of one answer: words ask for regions, regions ask for words. */
 (() => {
   "use strict";
-  const { maps, paint, ramp, signed, paperOf } = window.isthmus;
-  const { make, percent, stage, similarity, sentence, tint, goTo } = window.isthmus.parts;
+  const { paint, score, strongest, paperOf } = window.isthmus;
+  const { make, percent, stage, similarity, sentence, tint, goTo, display, bar, hand } = window.isthmus.parts;
 
-  const KEYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const NONE = "This method has no map of words with regions.";
 
   class Interactive {
     constructor(host, view) {
@@ -20,8 +20,10 @@
     get coming() { return !this.view.joint && /\u2026$/.test(this.view.waiting || ""); }
 
     update(view) {
+      const answered = this.answers;
       this.view = view;
       if (!this.answers) this.drop();  // it will not be prepared after all
+      if (answered !== this.answers) this.buildLine();
       this.fillFacts();
       this.repaint();
     }
@@ -34,21 +36,31 @@
       this.facts = make("div", { class: "iv-facts" });
       this.legend = make("div", { class: "iv-legend" });
       if (this.crop) this.buildPad();
-      this.line = sentence(view, (one, i) => make("button", {
-        type: "button", class: "iv-word", "data-word": i, "aria-pressed": "false",
-        onclick: () => this.toggleWord(i),
-        onpointerenter: () => this.tell(i), onfocus: () => this.tell(i), onpointerleave: () => this.tell(null),
-        onblur: () => this.tell(null),
-      }, one.text));
-      this.line.addEventListener("keydown", (event) => { if (event.key === "Escape") this.clear(); });
-      this.line.classList.toggle("iv-long", view.text.length > 90);
-      this.line.classList.toggle("iv-longer", view.text.length > 300);
-      this.buttons = [...this.line.querySelectorAll(".iv-word")];
-      const side = make("div", { class: "iv-side" }, this.number(), this.legend, this.value, this.display());
+      this.buildLine();
+      this.display = this.canvas ? display(this.look) : null;
+      const side = make("div", { class: "iv-side" }, this.number(), this.legend, this.value, this.display?.element);
       this.host.replaceChildren(
         make("div", { class: "iv-top" }, this.frame ? make("div", { class: "iv-stage" }, this.frame) : null, side),
         this.line, this.asked, this.facts);
       this.fillFacts();
+    }
+
+    /* The text. Where its words do not answer they are no buttons, yet tell their value to pointer and keys. */
+    buildLine() {
+      const { view } = this, former = this.line;
+      const at = this.nodes ? this.nodes.indexOf(document.activeElement) : -1;
+      this.line = sentence(view, (one, i) => {
+        const tell = () => this.tell(i), leave = () => this.tell(null);
+        const kind = this.answers ? { type: "button", "aria-pressed": "false", onclick: () => this.toggleWord(i) } : { tabindex: "0" };
+        return make(this.answers ? "button" : "span", { class: "iv-word", "data-word": i, ...kind,
+          onpointerenter: tell, onfocus: tell, onpointerleave: leave, onblur: leave }, one.text);
+      });
+      this.line.addEventListener("keydown", (event) => { if (event.key === "Escape") this.clear(); });
+      this.line.classList.toggle("iv-long", view.text.length > 90);
+      this.line.classList.toggle("iv-longer", view.text.length > 300);
+      this.nodes = [...this.line.querySelectorAll(".iv-word")];
+      former?.replaceWith(this.line);
+      this.nodes[at]?.focus({ preventScroll: true });
     }
 
     /* The similarity, with a way to what an edit changed, which stands further below. */
@@ -57,34 +69,6 @@
       const onclick = () => goTo(this.host.closest(".isthmus-answer").querySelector("[id$='-changes']"));
       number?.querySelector(".iv-change")?.after(make("button", { type: "button", class: "iv-clear", text: "See what changed", onclick }));
       return number;
-    }
-
-    /* What takes the pointer and the keys over the map. */
-    buildPad() {
-      this.box = make("div", { class: "iv-box", hidden: true });
-      this.pad = make("div", {
-        class: "iv-pad", tabindex: "0", role: "application", "aria-roledescription": "heat map",
-        "aria-label": `${this.view.alt} Arrow keys move over the regions, Enter asks for the words of one, Shift with arrows selects more, Escape clears.`,
-        onpointerdown: (event) => this.press(event), onpointermove: (event) => this.move(event),
-        onpointerup: (event) => this.release(event), onpointercancel: () => { this.held = null; },
-        onpointerleave: () => { if (!this.held) this.point(null); },
-        onkeydown: (event) => this.key(event), onblur: () => { this.cursor = null; this.point(null); },
-      });
-      this.crop.append(this.box, this.pad);
-    }
-
-    display() {
-      if (!this.canvas) return null;
-      const change = (name, read) => (event) => window.isthmus.look({ [name]: read(event.target) });
-      const select = make("select", { onchange: change("map", (target) => target.value) },
-        ...maps.map(([key, name]) => make("option", { value: key, text: name, selected: key === this.look.map })));
-      const range = make("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.look.opacity,
-        oninput: change("opacity", (target) => Number(target.value)) });
-      const check = (name, label) => make("label", {}, make("input", { type: "checkbox", checked: this.look[name],
-        onchange: change(name, (target) => target.checked) }), ` ${label}`);
-      return make("details", { class: "iv-display" }, make("summary", { text: "Display" }),
-        make("label", {}, "Opacity ", range), make("label", {}, "Colours ", select),
-        check("positive", "Only what speaks for it"), check("outline", "Outline what the model saw"));
     }
 
     fillFacts() {
@@ -127,13 +111,13 @@
       const { look, view } = this;
       const paper = paperOf(this.host);
       this.shownWords = this.wordsNow();
-      this.buttons.forEach((button, i) => {
-        const score = this.shownWords.scores[i];
-        tint(button, score, this.shownWords.limit, look.map, look.positive, paper);
-        button.setAttribute("aria-pressed", this.words.has(i));
-        button.classList.toggle("iv-coming", this.coming && this.words.has(i));
-        button.setAttribute("aria-label", `${view.words[i].text}, ${signed(score)}`);
-        button.dataset.score = signed(score);
+      this.nodes.forEach((word, i) => {
+        tint(word, this.shownWords.scores[i], this.shownWords.limit, look.map, look.positive, paper);
+        word.dataset.score = this.written(i);
+        if (!this.answers) return;
+        word.setAttribute("aria-pressed", this.words.has(i));
+        word.classList.toggle("iv-coming", this.coming && this.words.has(i));
+        word.setAttribute("aria-label", `${view.words[i].text}, ${this.written(i)}`);
       });
       if (this.canvas) {
         this.shownRegions = this.regionsNow();
@@ -141,33 +125,53 @@
       }
       this.legend.replaceChildren(...this.bars(paper));
       this.sayAsked();
+      this.pad?.setAttribute("aria-label", this.label());
       this.showBox();
+      this.display?.settle();
       this.host.dataset.ready = view.joint ? "joint" : "map";
     }
 
     bars(paper) {
-      const { positive } = this.look;
-      const bar = (name, limit, words) => make("div", { class: "iv-scale" },
-        make("span", { class: "iv-label", text: name }),
-        make("span", { class: "iv-ramp", style: `background:${ramp(this.look.map, positive, paper, words)}`, "aria-hidden": "true" }),
-        make("span", { class: "iv-ends" }, make("span", { text: positive ? "0" : `\u2212${limit.toPrecision(2)}` }, positive ? "" : make("i", { text: " against" })),
-          make("span", {}, make("i", { text: "for " }), `+${limit.toPrecision(2)}`)));
-      return [this.canvas ? bar("per region", this.shownRegions.limit, false) : null, this.view.words.length ? bar("per word", this.shownWords.limit, true) : null].filter(Boolean);
+      const { view, look } = this, given = { unit: view.unit, look, paper };
+      return [this.canvas ? bar("per region", this.shownRegions.limit, { ...given, words: false }) : null,
+        view.words.length ? bar("per word", this.shownWords.limit, { ...given, words: true }) : null].filter(Boolean);
+    }
+
+    /* The score of a word as it is written. */
+    written(i) { return score(this.shownWords.scores[i], this.shownWords.limit); }
+
+    /* The chosen words, and the regions that say most for them; "" while none is chosen, or none is there yet. */
+    chosen() { return [...this.words].sort((a, b) => a - b).map((i) => this.view.words[i].text).join(" + "); }
+
+    lit() {
+      return this.words.size && this.view.joint ? strongest(this.shownRegions, this.view.rows, this.view.columns) : "";
+    }
+
+    /* The map in words: of the whole text, or of the chosen words; and its keys. */
+    label() {
+      const lit = this.lit();
+      const keys = this.answers ? "Arrow keys move over the regions, Enter asks for the words of one, Shift with arrows selects more, Escape clears."
+        : "Arrow keys move over the regions.";
+      return `${lit ? `Heat map of the regions for ${this.chosen()}, strongest: ${lit}.` : this.view.alt} ${keys}`;
     }
 
     sayAsked() {
       const { view } = this, bold = (text) => make("b", { text });
+      const focused = this.asked.contains(document.activeElement);
       this.asked.replaceChildren();
       const clear = make("button", { type: "button", class: "iv-clear", text: "Clear", onclick: () => this.clear() });
       if (this.words.size) {
-        const chosen = bold([...this.words].sort((a, b) => a - b).map((i) => view.words[i].text).join(" + "));
+        const chosen = bold(this.chosen());
         if (this.coming) this.asked.append("The regions for ", chosen, " come as soon as they are prepared \u2026 ", clear);
-        else this.asked.append("The picture shows the regions for ", chosen, ". ", clear);
+        else this.asked.append("The picture shows the regions for ", chosen, `. Strongest: ${this.lit()}. `, clear);
       } else if (this.region) {
         const where = bold(this.named(this.region));
         if (this.coming) this.asked.append("The words for ", where, " come as soon as they are prepared \u2026 ", clear);
         else this.asked.append("The words are lit by the region of ", where, ". ", clear);
-      } else this.asked.append(view.joint ? "Click a word for its regions, or drag over the picture for its words." : (view.waiting || ""));
+      } else if (view.joint) this.asked.append("Click a word for its regions, or drag over the picture for its words.");
+      else this.asked.append(view.waiting === "" ? NONE : view.waiting || "");  // undefined where nobody expects any
+      // The Clear that had the focus has gone: to the one in its place, or to what was asked.
+      if (focused) (this.asked.querySelector("button") || this.nodes[this.from] || this.pad || this.nodes[0])?.focus({ preventScroll: true });
     }
 
     named(region) {
@@ -178,6 +182,7 @@
     toggleWord(i) {
       if (!this.answers) return;
       this.region = null;
+      this.from = i;
       if (!this.words.delete(i)) this.words.add(i);
       this.repaint();
       this.tell(i);
@@ -196,7 +201,7 @@
 
     tell(i) {
       if (i === null) { this.point(null); return; }
-      this.value.replaceChildren(`${this.view.words[i].text} `, make("b", { text: signed(this.shownWords.scores[i]) }));
+      this.value.replaceChildren(`${this.view.words[i].text} `, make("b", { text: this.written(i) }));
     }
 
     /* The value of a region under the pointer; of the chosen one, its own sum, as long as the pointer is in it or
@@ -208,7 +213,7 @@
       this.value.replaceChildren();
       if (told.length && this.shownRegions) {
         const sum = told.reduce((so, one) => so + this.shownRegions.scores[one], 0);
-        this.value.append(`${this.named(whole ? this.region : [...cell, ...cell])} `, make("b", { text: signed(sum, 5) }));
+        this.value.append(`${this.named(whole ? this.region : [...cell, ...cell])} `, make("b", { text: score(sum, this.shownRegions.limit, 5) }));
       }
       this.showBox();
     }
@@ -223,57 +228,16 @@
       Object.assign(this.box.style, { left: percent(c0 / columns), top: percent(r0 / rows), width: percent((c1 - c0 + 1) / columns), height: percent((r1 - r0 + 1) / rows) });
     }
 
-    cellAt(event) {
-      const place = this.pad.getBoundingClientRect(), { rows, columns } = this.view;
-      const at = (value, start, size, count) => Math.max(0, Math.min(count - 1, Math.floor((value - start) / size * count)));
-      return [at(event.clientY, place.top, place.height, rows), at(event.clientX, place.left, place.width, columns)];
-    }
-
-    press(event) {
-      if (event.button) return;
-      this.held = this.cellAt(event);
-      this.before = this.region;
-      this.pad.setPointerCapture(event.pointerId);
-    }
-
-    move(event) {
-      const cell = this.cellAt(event);
-      if (this.held && this.answers && (this.dragged || cell.join() !== this.held.join())) {
-        this.dragged = true;
-        this.choose([...this.held, ...cell]);
-      }
-      this.point(cell);
-    }
-
-    release(event) {
-      if (!this.held) return;
-      const region = [...this.held, ...this.cellAt(event)], again = this.before && !this.dragged && this.before.join() === region.join();
-      this.held = null;
-      this.dragged = false;
-      if (this.answers) this.choose(again ? null : region);
-    }
-
     choose(region) {
       this.words.clear();
       this.region = region;
+      this.from = null;
       this.repaint();
       this.point(this.pointed);
     }
-
-    key(event) {
-      const step = KEYS[event.key], { rows, columns } = this.view;
-      if (step) {
-        const within = (n, count) => Math.max(0, Math.min(count - 1, n));
-        const cell = this.cursor ? [within(this.cursor[0] + step[0], rows), within(this.cursor[1] + step[1], columns)] : [0, 0];
-        if (event.shiftKey && this.answers) this.choose([...(this.region || this.cursor || cell).slice(0, 2), ...cell]);
-        this.cursor = cell;
-        this.point(cell);
-      } else if ((event.key === "Enter" || event.key === " ") && this.cursor && this.answers) this.choose([...this.cursor, ...this.cursor]);
-      else if (event.key === "Escape") this.clear();
-      else return;
-      event.preventDefault();
-    }
   }
+
+  Object.assign(Interactive.prototype, hand);
 
   window.isthmus.interactive = (host, view) => new Interactive(host, view);
 })();

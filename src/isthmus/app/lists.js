@@ -5,8 +5,13 @@
 
   const list = (item) => (root, props, watch, trigger) => {
     const host = root.querySelector(".iv") || root;
-    const draw = () => host.replaceChildren(...(props.value ? props.value.items : []).map((one, index) =>
-      item(one, index, () => trigger("select", { index }))));
+    /* The focus stays in the list: on the item that is current now, else on the one in the same place. */
+    const draw = () => {
+      const at = host.contains(document.activeElement) ? document.activeElement.dataset.index : null;
+      host.replaceChildren(...(props.value ? props.value.items : []).map((one, index) =>
+        item(one, index, () => trigger("select", { index }))));
+      if (at !== null) (host.querySelector("[aria-current=true]") || host.children[at])?.focus({ preventScroll: true });
+    };
     watch("value", draw);
     draw();
   };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from isthmus.drawing.pieces import fit, jpeg
 from isthmus.drawing.scale import region_scale, word_scale
 from isthmus.drawing.words import specials
 from isthmus.explanation import Array, Explanation, ImageAttribution, TextAttribution
+from isthmus.methods import registry
 
 View = dict[str, Any]
 
@@ -55,6 +57,7 @@ def payload(
         "notes": _notes(one),
         "origin": _origin(answer),
         "alt": alternative(one),
+        "unit": _unit(answer.question.method),
     }
     if one.picture is not None:
         view |= _picture(one.picture, _SMALL if small else _LONGEST)
@@ -79,9 +82,10 @@ def alternative(one: Explanation) -> str:
     said = [] if one.similarity is None else [f"Similarity {one.similarity:.3f} with {one.caption!r}."]
     if one.image is not None:
         rows, columns = one.image.scores.shape
-        said.append(f"Heat map of {rows} by {columns} regions, strongest: {_strongest(one.image.scores)}.")
+        said.append(f"Heat map of {rows} by {columns} regions, strongest: {strongest(one.image.scores)}.")
     if one.text is not None:
-        said.append("Strongest words: " + ", ".join(f"{w.text} {w.score:+.3f}" for w in one.text.top(_TOP)) + ".")
+        words = [(w.text, w.score) for w in one.text.words]
+        said.append(f"Strongest words: {strongest_words(words)}.")
     return " ".join(said)
 
 
@@ -93,10 +97,31 @@ def place(row: int, column: int, shape: tuple[int, int]) -> str:
     return f"{where} (row {row + 1}, column {column + 1})"
 
 
-def _strongest(scores: Array) -> str:
+def strongest(scores: Array) -> str:
+    """The regions that say most, with their scores."""
+    limit = _limit(scores)
     order = np.argsort(-np.abs(scores), axis=None)[:_TOP]
     places = [(int(i) // scores.shape[1], int(i) % scores.shape[1]) for i in order]
-    return ", ".join(f"{place(r, c, scores.shape)} {scores[r, c]:+.4f}" for r, c in places)
+    return ", ".join(f"{place(r, c, scores.shape)} {_signed(scores[r, c], limit, 4)}" for r, c in places)
+
+
+def strongest_words(words: Sequence[tuple[str, float]]) -> str:
+    """The same of words."""
+    limit = _limit(np.array([score for _, score in words]))
+    top = sorted(words, key=lambda one: -abs(one[1]))[:_TOP]
+    return ", ".join(f"{text} {_signed(score, limit, 3)}" for text, score in top)
+
+
+def _signed(value: float, limit: float, least: int) -> str:
+    """A score among those up to `limit`: `least` decimal places, more where all are small, fewer where large."""
+    order = math.floor(math.log10(limit))
+    return f"{value:+.{max(least, 2 - order) if order < 0 else max(0, 3 - order)}f}"
+
+
+def _unit(method: str) -> str:
+    """What scores are measured in, where it has a name: a method whose scores sum to a change of the cosine has it."""
+    found = registry.get(method)
+    return "cosine" if found.complete else "bits" if found.units == "bits" else ""
 
 
 def _picture(picture: Array, longest: int) -> View:

@@ -1,7 +1,7 @@
 /* The viewer: a picture and a text that answer each other. `isthmus.view(element, props, watch)` mounts it. */
 (() => {
   "use strict";
-  const { colour, solid, over, css, ink, paperOf, paint, signed } = window.isthmus;
+  const { colour, solid, over, css, ink, paperOf, paint, signed, score } = window.isthmus;
 
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
@@ -52,15 +52,16 @@
         make("span", { style: `width:${percent(filled)}` })));
   };
 
-  /* The text, each word made by `word(i)`, and what lies between as it is. */
+  /* The text, each word made by `word(i)`, and what lies between as it is. Offsets count characters, as Python does,
+     where JavaScript's own strings count an emoji as two. */
   const sentence = (view, word) => {
-    const line = make("p", { class: "iv-words", dir: "auto" });
+    const line = make("p", { class: "iv-words", dir: "auto" }), all = [...view.text];
     let end = 0;
     view.words.forEach((one, i) => {
-      line.append(view.text.slice(end, one.start), word(one, i));
+      line.append(all.slice(end, one.start).join(""), word(one, i));
       end = one.end;
     });
-    line.append(view.text.slice(end));
+    line.append(all.slice(end).join(""));
     return line;
   };
 
@@ -83,8 +84,8 @@
     if (parts && parts.canvas) paint(parts.canvas, { ...view, map: look.map, positive: look.positive });
     if (parts) Object.entries({ role: "img", "aria-label": view.alt }).forEach(([k, v]) => parts.frame.setAttribute(k, v));
     const words = view.words.length ? sentence(view, (one, i) => {
-      const node = make("span", { class: "iv-word", "data-word": i, title: signed(one.score), text: one.text },
-        make("span", { class: "iv-spoken", text: ` ${signed(one.score)}` }));
+      const node = make("span", { class: "iv-word", "data-word": i, title: score(one.score, view.wordLimit), text: one.text },
+        make("span", { class: "iv-spoken", text: ` ${score(one.score, view.wordLimit)}` }));
       tint(node, one.score, view.wordLimit, look.map, look.positive, paper);
       if (!one.was) return node;
       const whole = make("span", { class: "iv-swap" }, make("span", { class: "iv-spoken", text: "was " }), make("s", { text: one.was }), " ");
@@ -129,7 +130,8 @@
     style.setProperty("--iv-map", look.opacity);
     if (look.outline) style.removeProperty("--iv-outline");
     else style.setProperty("--iv-outline", "none");
-    if ("map" in change || "positive" in change || "theme" in change) views.forEach((redraw) => redraw());
+    const drawn = "map" in change || "positive" in change || "theme" in change;
+    views.forEach((view) => (drawn ? view.redraw() : view.settle()));
     return look;
   };
   addEventListener("DOMContentLoaded", () => {
@@ -162,7 +164,7 @@
       if (!host.closest("[id$='-viewer']:not(#folder-viewer), [id$='-gallery']")) return;
       if (host.getBoundingClientRect().top > innerHeight / 3) requestAnimationFrame(() => goTo(host));
     };
-    views.add(() => (shown ? shown.repaint() : draw()));
+    views.add({ redraw: () => (shown ? shown.repaint() : draw()), settle: () => shown?.display?.settle() });
     watch("value", arrive);
     draw();
   };
