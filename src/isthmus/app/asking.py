@@ -162,17 +162,21 @@ def worked(
     function: Callable[[Callable[[int], None]], T],
     row: Callable[[str], list[Any]],
     what: str | Callable[[], str],
+    turn: int,
 ) -> Generator[list[Any], None, T]:
     """Run work for a visitor, yielding rows of outputs that tell how far it is; returns what it gave.
 
-    `what` names the work, or tells at any time what is done just now; it is not a visitor's.
+    `what` names the work, or tells at any time what is done just now; it is not a visitor's. `turn` is that of the
+    question that it is for.
 
-    Raises CancelledError where it was cancelled.
+    Raises CancelledError where it was cancelled, or another question has taken the place of this one.
     """
-    work = visit.begin(function)
+    work = visit.begin(function, turn)
     name = what if callable(what) else lambda: what
     yield row(progress(name(), 0, 0.0))
     for passes, seconds in work.ticks():
+        if visit.turn != turn:  # what is shown is the other's by now
+            raise CancelledError("Another question has taken the place of this one.")
         yield row(progress(name(), passes, seconds))
     return work.result()
 
@@ -185,17 +189,19 @@ def answered(
     what: str | Callable[[], str],
 ) -> Iterator[list[Any]]:
     """Run work for a visitor: three outputs that stay until `show` fills them, the line on how far it is, Cancel."""
-    gr = page.gradio
+    gr, turn = page.gradio, visit.next_turn()
     still, ended = [gr.skip()] * 3, gr.update(interactive=False)
     try:
-        found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what)
+        found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what, turn)
+        row = [*show(found), "", ended]
     except CancelledError:
-        yield [*still, CANCELLED, ended]
+        row = [*still, CANCELLED, ended]
     except Exception:
-        yield [*still, "", ended]
+        if visit.turn == turn:
+            yield [*still, "", ended]
         raise
-    else:
-        yield [*show(found), "", ended]
+    if visit.turn == turn:  # else the line and the button are another question's
+        yield row
 
 
 def progress(what: str, passes: int, seconds: float) -> str:

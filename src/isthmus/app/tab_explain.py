@@ -143,7 +143,7 @@ def _explainer(page: Page) -> Any:
             options=options_of(method, layer, steps),
         )
         check(models, question)
-        visit.turn = turn = visit.turn + 1
+        turn = visit.next_turn()
         try:
             yield from _steps(page, visit, question, turn)
         except Exception as error:
@@ -166,17 +166,20 @@ def _steps(page: Page, visit: Visit, question: Question, turn: int) -> Iterator[
         return [*still, line, gr.update(interactive=True)]
 
     answer = yield from worked(
-        visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
+        visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining", turn
     )
+    if visit.turn != turn:
+        return
     history.keep(visit, answer, page.limits.history)
     yield [*_results(page, visit), "", done]
-    if not question.joint:
+    if not question.joint or visit.turn != turn:  # another one was asked while the answer went to the browser
         return
     whole = yield from worked(
         visit,
         lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
         row,
         "Preparing words and regions",
+        turn,
     )
     history.improve(visit, answer, whole)
     if visit.turn == turn:
