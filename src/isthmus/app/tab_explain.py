@@ -31,7 +31,7 @@ from isthmus.app.question import Answer, Question, ask, ask_joint, check, simila
 from isthmus.app.samples import sample, strip
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import Refused, sentence, told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import clean_text
 from isthmus.app.view import View, payload
 from isthmus.app.viewer import listing, viewer
@@ -240,9 +240,10 @@ def _view(now: Answer, former: Answer | None, waiting: str) -> View:
 
 def _kept(now: Answer) -> Shown:
     """What the buttons below the result save."""
-    one = now.question
-    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, now.explanation.joint is not None)
-    return Shown((now.explanation,), (asked,), picture=one.picture)
+    one, found = now.question, now.explanation
+    loading, joint = loading_of(found), found.joint is not None
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint, loading=loading)
+    return Shown((found,), (asked,), picture=one.picture)
 
 
 def _mover(page: Page, by: int) -> Any:

@@ -13,7 +13,7 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, ask, ask_joint, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import LIMITS, Gathered, Upload, clean_text
 from isthmus.app.view import View, payload
 from isthmus.app.viewer import viewer
@@ -200,16 +200,19 @@ def _view(answer: Answer) -> View:
 
 def shown_of(answer: Answer) -> Shown:
     """What is saved and copied of the opened picture."""
-    one = answer.question
-    joint = answer.explanation.joint is not None
-    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint)
-    return Shown((answer.explanation,), (asked,), picture=one.picture)
+    one, found = answer.question, answer.explanation
+    loading, joint = loading_of(found), found.joint is not None
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint, loading=loading)
+    return Shown((found,), (asked,), picture=one.picture)
 
 
 def whole_of(gallery: Gallery) -> Shown:
     """What is saved and copied of all pictures."""
-    names = tuple(item.upload.name for item in gallery.items)
-    asked = Asked(gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names)
+    names = tuple(item.upload.called for item in gallery.items)
+    loading = loading_of(gallery.items[0].explanation)
+    asked = Asked(
+        gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names, loading=loading
+    )
     return Shown(Restored(gallery), (asked,))
 
 
