@@ -208,6 +208,25 @@ def test_an_edit_is_shown_beside_what_was_and_undone(
     assert fresh.shown(edited) == second
 
 
+def test_undo_puts_the_picture_back_that_was_explained(fresh: Explain, mini: Any, dog: Path) -> None:
+    edited = "a cat on the grass"
+    fresh.give_text(edited)
+    fresh.run()
+    fresh.wait(edited)
+    similar = "value => document.querySelector('#explain-similarity').innerText.includes(value)"
+    pizza, first = (isthmus.explain(mini, dog.with_name(name), TEXT) for name in ("pizza.jpg", "dog.jpg"))
+    fresh.give_picture(dog.with_name("pizza.jpg"))
+    fresh.give_text(TEXT)
+    fresh.page.wait_for_function(similar, arg=f"{pizza.similarity:.3f}".replace("-", ""))
+    fresh.part("undo").click()
+    assert fresh.shown(TEXT)["similarity"] == pytest.approx(first.similarity, abs=6e-4)
+    fresh.page.wait_for_function(similar, arg=f"{first.similarity:.3f}")
+    fresh.give_text("a dog")
+    fresh.run()
+    wanted = isthmus.explain(mini, dog, "a dog").similarity
+    assert fresh.shown("a dog")["similarity"] == pytest.approx(wanted, abs=6e-4)
+
+
 def test_layer_and_steps_are_used_and_their_defaults_marked(fresh: Explain, mini: Any, dog: Path) -> None:
     fresh.part("settings").get_by_role("button").first.click()
     for name, value in (("layer", 2), ("steps", 5)):

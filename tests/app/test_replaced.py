@@ -1,4 +1,4 @@
-"""A question that another one has replaced shows nothing and ends nothing, wherever in its work that happens."""
+"""One question after the other: what has been replaced shows and ends nothing, and what is gone back to is whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from isthmus.app import tab_compare, tab_contrast, tab_explain, tab_folder, tab_
 from isthmus.app.limits import Limits
 from isthmus.app.models import Models, Served
 from isthmus.app.page import Page
+from isthmus.app.sentences import Refused
 from isthmus.app.uploads import Gathered, Upload
 from isthmus.app.work import CancelledError, Visit
 
@@ -80,6 +81,33 @@ def test_a_question_that_another_has_replaced_shows_nothing(
     *_, shown = second
     assert not any("Cancelled" in str(part) for part in shown)
     assert {"scores", "grid"} & set(shown[0])
+
+
+def test_what_is_gone_back_to_comes_with_its_picture(page: Page, picture: Image.Image) -> None:
+    visit, explain = Visit(), tab_explain._explainer(page)
+    for text in ("a dog", "a cat"):
+        list(explain(picture, text, "mini", "gradcam", 0, 10, visit))
+    other, skip = picture.rotate(180), gr.skip()
+    for held, put in ((other, picture), (None, picture), (Refused("No."), picture), (picture.copy(), skip)):
+        for to in (0, 1, 1):  # the last one is shown already, and still asked of its own picture
+            row = tab_explain._moved(page, visit, to, held)
+            assert row[6:8] == [("a dog", "a cat")[to], put]
+    assert row[0] == skip
+
+
+def test_each_view_has_a_name_of_its_own(page: Page, picture: Image.Image, given: Gathered) -> None:
+    """Python gives the address of a question that is gone to the next one."""
+    named = []
+    *_, end = tab_folder._explainer(page)(given, "a dog", "mini", "gradcam", 0, 10, "similarity", Visit())
+    for _ in range(20):
+        opened = tab_folder._opener(page)(end[3], "similarity", Visit(), gr.EventData(None, {"index": 0}))
+        named.append(next(opened)[1]["id"])
+        opened.close()
+        *_, row = tab_contrast._contraster(page)(picture, "a dog", "a cat", "mini", "gradcam", 0, 10, Visit())
+        named.append(row[0]["id"])
+        del row
+    assert len(set(named)) == len(named)
+    assert named == sorted(named), "they are counted"
 
 
 def test_a_question_that_was_replaced_before_it_began_ends_nothing(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from PIL import Image
+
 from isthmus.app import history
 from isthmus.app.asking import (
     CANCELLED,
@@ -126,8 +128,8 @@ def _connect(page: Page, parts: _Parts) -> None:
     moving = WORK | {"concurrency_id": "history", "concurrency_limit": 2}
     restored = [*parts.results, parts.text, parts.picture, *settings.inputs]
     for button, by in ((parts.undo, -1), (parts.redo, 1)):
-        button.click(told(_mover(page, by)), [parts.visit], restored, **moving)
-    parts.past.select(told(_chooser(page)), [parts.visit], restored, **moving)
+        button.click(told(_mover(page, by)), [parts.visit, parts.picture], restored, **moving)
+    parts.past.select(told(_chooser(page)), [parts.visit, parts.picture], restored, **moving)
 
 
 def _explainer(page: Page) -> Any:
@@ -247,29 +249,30 @@ def _kept(now: Answer) -> Shown:
 
 
 def _mover(page: Page, by: int) -> Any:
-    return lambda visit: _moved(page, visit, visit.at + by)
+    return lambda visit, picture: _moved(page, visit, visit.at + by, picture)
 
 
 def _chooser(page: Page) -> Any:
-    def choose(visit: Visit, event: Any) -> list[Any]:
-        return _moved(page, visit, getattr(event, "index", None))
+    def choose(visit: Visit, picture: Any, event: Any) -> list[Any]:
+        return _moved(page, visit, getattr(event, "index", None), picture)
 
     choose.__annotations__["event"] = page.gradio.EventData
     return choose
 
 
-def _moved(page: Page, visit: Visit, to: Any) -> list[Any]:
-    """Go to a result, and put its question back where it was asked."""
+def _moved(page: Page, visit: Visit, to: Any, picture: Any) -> list[Any]:
+    """Go to a result, and put its question back where it was asked; `picture` is what the page holds."""
     skip = page.gradio.skip()
     was = history.shown(visit)
     now = history.move(visit, to)
-    if now is None or now is was:
+    if now is None:
         return [skip] * 12
     question, options = now.question, now.question.options
+    there_already = isinstance(picture, Image.Image) and history.same_picture(visit, picture) is question.picture
     return [
-        *_results(page, visit, waiting=_ENDED),
+        *([skip] * 6 if now is was else _results(page, visit, waiting=_ENDED)),
         question.text,
-        skip if was is not None and was.question.picture is question.picture else question.picture,
+        skip if there_already else question.picture,
         question.model,
         question.method,
         options.get("layer", LAYER),
