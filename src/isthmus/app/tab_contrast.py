@@ -108,7 +108,7 @@ def views_of(answers: list[Answer]) -> tuple[View, View]:
     main = payload(contrast, with_scale=(first, second))
     difference = one.image.completeness.open if one.image is not None else None
     main |= {
-        "id": str(id(question)),
+        "id": question.number,
         "similarity": difference,
         "similarityLabel": "similarity, first less second",
         "difference": True,

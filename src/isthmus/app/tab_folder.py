@@ -195,7 +195,7 @@ def _opener(page: Page) -> Any:
 
 
 def _view(answer: Answer) -> View:
-    return payload(answer) | {"id": str(id(answer.question)), "waiting": WAITING if answer.question.joint else ""}
+    return payload(answer) | {"id": answer.question.number, "waiting": WAITING if answer.question.joint else ""}
 
 
 def shown_of(answer: Answer) -> Shown:
