@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import isthmus
 from app.acting import Explain
@@ -225,6 +226,28 @@ def test_undo_puts_the_picture_back_that_was_explained(fresh: Explain, mini: Any
     fresh.run()
     wanted = isthmus.explain(mini, dog, "a dog").similarity
     assert fresh.shown("a dog")["similarity"] == pytest.approx(wanted, abs=6e-4)
+
+
+def test_a_tiff_is_drawn_and_explained_as_it_is(visit: Callable[..., Visit], dog: Path, tmp_path: Path) -> None:
+    """Browsers draw none: the box gets the same pixels as a PNG."""
+    path = tmp_path / "dog.tiff"
+    with Image.open(dog) as picture:
+        picture.resize((150, 200)).save(path)
+    explain = Explain(visit().page)
+    explain.give_picture(path)
+    drawn = "() => document.querySelector('#explain-picture img')?.naturalWidth"
+    explain.page.wait_for_function(f"({drawn})() === 150")
+    assert not explain.part("refused").is_visible()
+    explain.give_text(TEXT)
+    explain.run()
+    wanted = isthmus.explain("mini", path, TEXT)
+    shown = explain.shown(TEXT)
+    assert shown["similarity"] == pytest.approx(wanted.similarity, abs=6e-4)
+    assert [score for _, score in shown["words"]] == pytest.approx([w.score for w in wanted.text.words], abs=FINE)
+    with explain.page.expect_download() as download:
+        explain.part("save-picture").click()
+    with Image.open(download.value.path()) as saved, Image.open(path) as given:
+        assert saved.tobytes() == given.tobytes()
 
 
 def test_layer_and_steps_are_used_and_their_defaults_marked(fresh: Explain, mini: Any, dog: Path) -> None:

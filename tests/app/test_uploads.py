@@ -74,6 +74,7 @@ def test_a_picture_of_each_kind_is_that_which_the_library_opens(kind: str, tmp_p
     path.write_bytes(data)
     found = read_picture(data, SMALL)
     assert found.mode == "RGB"
+    assert found.format == kind
     assert np.array_equal(np.asarray(found), np.asarray(open_picture(path).image))
 
 

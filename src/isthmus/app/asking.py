@@ -11,7 +11,7 @@ from isthmus.app.models import Served
 from isthmus.app.page import Page
 from isthmus.app.samples import sample, strip
 from isthmus.app.sentences import Refused, told
-from isthmus.app.uploads import LIMITS
+from isthmus.app.uploads import LIMITS, UNDRAWN
 from isthmus.app.work import CancelledError, Visit
 from isthmus.errors import InputError
 from isthmus.methods import METHODS
@@ -47,7 +47,10 @@ class Settings:
 
 
 def picture_of(page: Page, prefix: str) -> Any:
-    """Where a visitor gives a picture; one that cannot be read does not stay, and a sentence below says why."""
+    """Where a visitor gives a picture, which is drawn there.
+
+    One that cannot be read does not stay, and a sentence below says why.
+    """
     from isthmus.app.inputs import PictureInput
 
     gr = page.gradio
@@ -64,6 +67,8 @@ def picture_of(page: Page, prefix: str) -> Any:
     def seen(given: Any) -> list[Any]:
         if isinstance(given, Refused):
             return [None, gr.update(value=f"<p role='alert'>{escape(given.sentence)}</p>", visible=True)]
+        if given is not None and given.format in UNDRAWN:  # the box gets the same pixels as a PNG
+            return [given, gr.update(visible=False)]
         return [gr.skip(), gr.skip() if given is None else gr.update(visible=False)]
 
     picture.change(told(seen), picture, [picture, why], **QUICK)

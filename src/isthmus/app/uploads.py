@@ -18,6 +18,7 @@ from isthmus.encoders.texts import check_text
 from isthmus.errors import InputError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+UNDRAWN = ("TIFF",)  # those that browsers do not draw
 _NAMED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _SCANS = 100  # of a progressive JPEG, which has about ten; each one costs a pass over the whole picture
 
@@ -95,7 +96,7 @@ class Gathered:
 
 
 def read_picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
-    """A picture from its file's bytes: RGB, upright, without what else the file holds.
+    """A picture from its file's bytes: RGB, upright, without what else the file holds but its `format`.
 
     Raises:
         InputError: no picture of a kind that is read, too large, damaged or cut off.
@@ -108,7 +109,9 @@ def read_picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
                 raise InputError("This JPEG is built to be slow to open: save it again in an image editor.")
             image.load()
             found = open_picture(image.copy()).image
-            return Image.frombytes("RGB", found.size, found.tobytes())
+            whole = Image.frombytes("RGB", found.size, found.tobytes())
+            whole.format = image.format
+            return whole
     except InputError:
         raise
     except Image.DecompressionBombError as error:
