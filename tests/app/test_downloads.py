@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+import pytest
 from PIL import Image
 
 import isthmus
@@ -46,16 +49,43 @@ def test_files_open_and_equal(visit: Callable[..., Visit], mini: Any, dog: Path,
     np.testing.assert_allclose([w.score for w in read.text.words], [w.score for w in right.text.words], atol=1e-6)
 
 
+def clipboard(page: Any, start: str) -> str:
+    """What is in the clipboard once it begins so; Playwright's own wait does not wait for a promise."""
+    text, until = "", time.monotonic() + 60
+    while not text.startswith(start):
+        assert time.monotonic() < until, text
+        page.wait_for_timeout(50)
+        text = page.evaluate("() => navigator.clipboard.readText()")
+    return text
+
+
 def test_copies_are_in_the_clipboard(visit: Callable[..., Visit], dog: Path) -> None:
     one = visit(permissions=["clipboard-read", "clipboard-write"])
     explain = Explain(one.page)
     explain.asked(dog, TEXT, "joint")
     for kind, start in (("python", "import isthmus"), ("command", "isthmus explain")):
         explain.part(kind).click()
-        one.page.wait_for_function("async start => (await navigator.clipboard.readText()).startsWith(start)", arg=start)
-        copied = one.page.evaluate("() => navigator.clipboard.readText()")
+        copied = clipboard(one.page, start)
         assert TEXT in copied
         one.page.wait_for_function(
             "line => document.querySelector('#explain-code')?.innerText.includes(line)",
             arg=copied.strip().splitlines()[0],
         )
+
+
+@pytest.mark.parametrize("button", ["python", "command", "save-json"])
+def test_what_the_server_has_forgotten_is_said(visit: Callable[..., Visit], dog: Path, button: str) -> None:
+    """A visit ends with any of its heartbeats, as where a network breaks off."""
+    one = visit()
+    explain = Explain(one.page)
+    explain.asked(dog, TEXT, "joint")
+    beat = next(url for url in one.asked if "/heartbeat/" in url)
+    with httpx.stream("GET", beat) as stream:
+        next(stream.iter_raw())
+    toast = one.page.locator(".toast-body")
+    for _ in range(40):  # the server notices when it next writes to the stream
+        explain.part(button).click()
+        one.page.wait_for_timeout(500)
+        if toast.count():
+            break
+    assert "has forgotten this visit: explain it again." in toast.first.inner_text()

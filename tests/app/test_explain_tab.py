@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import isthmus
 from app.acting import Explain
@@ -206,6 +207,47 @@ def test_an_edit_is_shown_beside_what_was_and_undone(
     assert fresh.part("text").locator("textarea").input_value() == TEXT
     fresh.part("redo").click()
     assert fresh.shown(edited) == second
+
+
+def test_undo_puts_the_picture_back_that_was_explained(fresh: Explain, mini: Any, dog: Path) -> None:
+    edited = "a cat on the grass"
+    fresh.give_text(edited)
+    fresh.run()
+    fresh.wait(edited)
+    similar = "value => document.querySelector('#explain-similarity').innerText.includes(value)"
+    pizza, first = (isthmus.explain(mini, dog.with_name(name), TEXT) for name in ("pizza.jpg", "dog.jpg"))
+    fresh.give_picture(dog.with_name("pizza.jpg"))
+    fresh.give_text(TEXT)
+    fresh.page.wait_for_function(similar, arg=f"{pizza.similarity:.3f}".replace("-", ""))
+    fresh.part("undo").click()
+    assert fresh.shown(TEXT)["similarity"] == pytest.approx(first.similarity, abs=6e-4)
+    fresh.page.wait_for_function(similar, arg=f"{first.similarity:.3f}")
+    fresh.give_text("a dog")
+    fresh.run()
+    wanted = isthmus.explain(mini, dog, "a dog").similarity
+    assert fresh.shown("a dog")["similarity"] == pytest.approx(wanted, abs=6e-4)
+
+
+def test_a_tiff_is_drawn_and_explained_as_it_is(visit: Callable[..., Visit], dog: Path, tmp_path: Path) -> None:
+    """Browsers draw none: the box gets the same pixels as a PNG."""
+    path = tmp_path / "dog.tiff"
+    with Image.open(dog) as picture:
+        picture.resize((150, 200)).save(path)
+    explain = Explain(visit().page)
+    explain.give_picture(path)
+    drawn = "() => document.querySelector('#explain-picture img')?.naturalWidth"
+    explain.page.wait_for_function(f"({drawn})() === 150")
+    assert not explain.part("refused").is_visible()
+    explain.give_text(TEXT)
+    explain.run()
+    wanted = isthmus.explain("mini", path, TEXT)
+    shown = explain.shown(TEXT)
+    assert shown["similarity"] == pytest.approx(wanted.similarity, abs=6e-4)
+    assert [score for _, score in shown["words"]] == pytest.approx([w.score for w in wanted.text.words], abs=FINE)
+    with explain.page.expect_download() as download:
+        explain.part("save-picture").click()
+    with Image.open(download.value.path()) as saved, Image.open(path) as given:
+        assert saved.tobytes() == given.tobytes()
 
 
 def test_layer_and_steps_are_used_and_their_defaults_marked(fresh: Explain, mini: Any, dog: Path) -> None:

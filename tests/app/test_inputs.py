@@ -67,6 +67,11 @@ def test_files_are_gathered(cache: Path) -> None:
         archive.writestr("../../b.png", buffer.getvalue())
     found = component.preprocess(ListFiles([FileData(path=str(cache / "a.zip"))]))
     assert [one.name for one in found.uploads] == ["b.png"]
+    (cache / "Wow 5 x.png").write_bytes(buffer.getvalue())
+    given = FileData(path=str(cache / "Wow 5 x.png"), orig_name="Wow! $5 {x}.png")
+    (own,) = component.preprocess(ListFiles([given])).uploads
+    assert own.name == own.called == "Wow! $5 {x}.png"
+    (cache / "Wow 5 x.png").unlink()
     assert component.preprocess(None) is None
     assert component.preprocess(ListFiles([])) is None
     with pytest.raises(gr.Error, match="no longer"):

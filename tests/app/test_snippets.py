@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
 import isthmus
-from isthmus.app.snippets import FOLDER, PICTURE, Asked, as_command, as_python
+from isthmus import cli
+from isthmus.app import tab_compare, tab_contrast, tab_explain, tab_folder, tab_prompts
+from isthmus.app.limits import Limits
+from isthmus.app.models import Models, Served
+from isthmus.app.page import Page
+from isthmus.app.question import Question, ask
+from isthmus.app.snippets import FOLDER, PICTURE, Asked, as_command, as_python, loading_of
+from isthmus.app.uploads import Gathered, Upload, gather
+from isthmus.app.work import Visit
+from isthmus.errors import InputError
 from isthmus.export import to_json
 
+CPU = {"device": "cpu"}
 HARD = '- it\'s a "dog" $HOME `ls` \\ {x} 犬; rm -rf /'
 
 
@@ -28,8 +42,15 @@ def picture(dog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Image
     return found
 
 
+@pytest.fixture(scope="module")
+def page(mini: Any) -> Page:
+    return Page(gr, Models([Served(mini)]), Limits())
+
+
 def executed(calls: list[Asked], mini: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.setattr(isthmus, "load", lambda name: mini if name == "mini" else pytest.fail(name))
+    monkeypatch.setattr(
+        isthmus, "load", lambda name, **how: mini if (name, how or CPU) == ("mini", CPU) else pytest.fail(name)
+    )
     names: dict[str, Any] = {}
     exec(compile(as_python(calls), "snippet", "exec"), names)
     return names
@@ -123,6 +144,76 @@ def test_pictures_are_explained_one_by_one(
     for name, one in zip(names, wanted, strict=True):
         assert np.array_equal(found[name].image.scores, one.image.scores)
         assert found[name].similarity == one.similarity
+
+
+def test_pictures_of_an_archive_are_found_where_it_is_unpacked(
+    mini: Any, page: Page, dog: Path, run: Callable[..., Any], tmp_path: Path, monkeypatch: Any
+) -> None:
+    names = ("a/1.png", "b/1.png", f"{'n' * 70}.png", "Wow! $5 {x} 'y'.png")
+    archive = tmp_path / "two.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, source in zip(names, ("dog", "bird", "pizza", "bear"), strict=True):
+            buffer = io.BytesIO()
+            Image.open(dog.with_name(f"{source}.jpg")).convert("RGB").resize((90, 70)).save(buffer, "PNG")
+            file.writestr(name, buffer.getvalue())
+        file.extractall(tmp_path / FOLDER)
+    monkeypatch.chdir(tmp_path)
+    given = gather([archive], tmp_path)
+    *_, end = tab_folder._explainer(page)(given, "a dog", "mini", "gradcam", 0, 10, "delta", Visit())
+    cards, whole = end[0], end[8]
+    assert len({card["title"] for card in cards["grid"]}) == len(names)
+    found = executed(list(whole.calls), mini, monkeypatch)["found"]
+    assert [numbers(one) for one in found] == [numbers(one) for one in whole.explanations]
+    assert sorted(one.source for one in whole.explanations) == sorted(names)
+    assert run(*shlex.split(as_command(whole.calls))[1:])[0] == 0
+    results = {path.parent for path in tmp_path.glob("isthmus-out/pictures/**/explanation.json")}
+    made = {Path(one.source).relative_to(FOLDER).as_posix(): one for one in map(isthmus.Explanation.load, results)}
+    assert {name: numbers(one) for name, one in made.items()} == {
+        one.source: numbers(one) for one in whole.explanations
+    }
+
+
+def test_a_model_of_another_precision_is_loaded_so_again(
+    dog: Path, picture: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = Models.load(["mini"], device="cpu", dtype="bfloat16")
+    answer = ask(models, Question("mini", picture, "a dog is tied to a fire hydrant"))
+    calls = tab_explain._kept(answer).calls
+    names: dict[str, Any] = {}
+    exec(compile(as_python(calls), "snippet", "exec"), names)
+    assert numbers(names["found"]) == numbers(answer.explanation)
+    assert answer.explanation.similarity != isthmus.explain("mini", picture, answer.question.text).similarity
+    with pytest.raises(SystemExit):
+        cli.main(shlex.split(as_command(calls))[1:])
+    capsys.readouterr()
+    assert numbers(isthmus.Explanation.load(tmp_path / "isthmus-out/picture")) == numbers(answer.explanation)
+
+
+def test_every_tab_says_how_its_model_was_loaded(picture: Image.Image, dog: Path) -> None:
+    small, wanted = picture.resize((90, 120)), {"device": "cpu", "dtype": "bfloat16"}
+    page = Page(gr, Models.load(["mini"], device="cpu", dtype="bfloat16"), Limits())
+    given = Gathered([Upload("dog.jpg", dog.read_bytes())])
+    nib = ("mini", "nib", 0, 2)
+    *_, contrast = tab_contrast._contraster(page)(small, "a dog", "a cat", *nib, Visit())
+    *_, prompts = tab_prompts._ranker(page)(small, "a dog\na cat", *nib, Visit())
+    *_, compare = tab_compare._comparer(page)(small, "a dog", ["gradcam"], "mini", Visit())
+    *_, folder = tab_folder._explainer(page)(given, "a dog", *nib, "similarity", Visit())
+    opened = next(tab_folder._opener(page)(folder[3], "similarity", Visit(), gr.EventData(None, {"index": 0})))
+    for shown in (contrast[2], prompts[1], compare[1], folder[8], opened[2]):
+        assert [call.loading for call in shown.calls] == [wanted] * len(shown.calls)
+        assert "isthmus.load('mini', device='cpu', dtype='bfloat16')" in as_python(shown.calls)
+        for line in as_command(shown.calls).splitlines():
+            assert "--device=cpu --dtype=bfloat16" in line
+
+
+def test_what_the_command_line_cannot_load_is_said(mini: Any, picture: Image.Image) -> None:
+    found = isthmus.explain("mini", picture, "a dog", sides="text", steps=1)
+    other = replace(found.provenance, device="cuda:1 (NVIDIA H100)", dtype="float32, matrix products in bfloat16")
+    assert loading_of(replace(found, provenance=other)) == {"device": "cuda", "autocast": "bfloat16"}
+    asked = Asked("mini", ("a dog",), loading={"autocast": "bfloat16"})
+    assert "autocast='bfloat16'" in as_python([asked])
+    with pytest.raises(InputError, match="as Python"):
+        as_command([asked])
 
 
 def test_a_snippet_is_short_and_says_where_the_picture_is() -> None:

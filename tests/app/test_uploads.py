@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isthmus.app.uploads import Limits, clean_lines, clean_text, gather, label, read_picture, read_upload
+from isthmus.app.uploads import Limits, clean_lines, clean_text, gather, read_picture, read_upload
 from isthmus.encoders.pictures import open_picture
 from isthmus.errors import InputError
 
@@ -74,6 +74,7 @@ def test_a_picture_of_each_kind_is_that_which_the_library_opens(kind: str, tmp_p
     path.write_bytes(data)
     found = read_picture(data, SMALL)
     assert found.mode == "RGB"
+    assert found.format == kind
     assert np.array_equal(np.asarray(found), np.asarray(open_picture(path).image))
 
 
@@ -221,6 +222,25 @@ def test_path_tricks_in_an_archive_are_labels_only(given: Callable[..., Any]) ->
     assert sorted(one.name for one in found.uploads) == ["a.png", "b.png", "c.png", "d[31m.png"]
 
 
+def test_a_file_keeps_its_own_name_and_its_path_in_an_archive(given: Callable[..., Any], tmp_path: Path) -> None:
+    found = given(zipped({name: encoded() for name in ("b/1.jpg", "a/1.jpg", "b/2.jpg")}))
+    assert [(one.name, one.called) for one in found.uploads] == [
+        ("2.jpg", "b/2.jpg"),
+        ("a/1.jpg", "a/1.jpg"),
+        ("b/1.jpg", "b/1.jpg"),
+    ]
+    tricks = ["../../etc/a.png", "/etc/b.png", "C:\\windows\\c.png", "x/./../d.png"]
+    found = given(zipped({name: encoded() for name in tricks}))
+    assert [one.called for one in found.uploads] == ["etc/a.png", "etc/b.png", "windows/c.png", "x/d.png"]
+    own = ["Wow! $5 {x}.jpg", "n" * 70 + ".png", "../../etc/passwd.png", "..", None]
+    paths = [tmp_path / "cache" / f"{n}.png" for n in range(len(own))]
+    for path in paths:
+        path.write_bytes(encoded())
+    found = gather(paths, tmp_path / "cache", Limits(), names=own)
+    assert sorted(one.called for one in found.uploads) == sorted([*own[:2], "passwd.png", "3.png", "4.png"])
+    assert max(len(one.name) for one in found.uploads) == 60
+
+
 def test_links_locks_hidden_files_and_archives_in_archives_are_left_out(given: Callable[..., Any]) -> None:
     def link(info: zipfile.ZipInfo) -> None:
         info.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -327,10 +347,3 @@ def test_prompts_are_one_a_line_each_once() -> None:
         with pytest.raises(InputError) as error:
             clean_lines(bad, SMALL)
         one_sentence(error)
-
-
-def test_labels_are_printable_and_short() -> None:
-    assert label("../../a\u202eb/../<b>.png") == "<b>.png"
-    assert label("a\u202e\x00gnp.png") == "agnp.png"
-    assert len(label("x" * 500)) == 60
-    assert label("/") == "picture"

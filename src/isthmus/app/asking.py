@@ -11,7 +11,7 @@ from isthmus.app.models import Served
 from isthmus.app.page import Page
 from isthmus.app.samples import sample, strip
 from isthmus.app.sentences import Refused, told
-from isthmus.app.uploads import LIMITS
+from isthmus.app.uploads import LIMITS, UNDRAWN
 from isthmus.app.work import CancelledError, Visit
 from isthmus.errors import InputError
 from isthmus.methods import METHODS
@@ -47,7 +47,10 @@ class Settings:
 
 
 def picture_of(page: Page, prefix: str) -> Any:
-    """Where a visitor gives a picture; one that cannot be read does not stay, and a sentence below says why."""
+    """Where a visitor gives a picture, which is drawn there.
+
+    One that cannot be read does not stay, and a sentence below says why.
+    """
     from isthmus.app.inputs import PictureInput
 
     gr = page.gradio
@@ -64,6 +67,8 @@ def picture_of(page: Page, prefix: str) -> Any:
     def seen(given: Any) -> list[Any]:
         if isinstance(given, Refused):
             return [None, gr.update(value=f"<p role='alert'>{escape(given.sentence)}</p>", visible=True)]
+        if given is not None and given.format in UNDRAWN:  # the box gets the same pixels as a PNG
+            return [given, gr.update(visible=False)]
         return [gr.skip(), gr.skip() if given is None else gr.update(visible=False)]
 
     picture.change(told(seen), picture, [picture, why], **QUICK)
@@ -162,17 +167,21 @@ def worked(
     function: Callable[[Callable[[int], None]], T],
     row: Callable[[str], list[Any]],
     what: str | Callable[[], str],
+    turn: int,
 ) -> Generator[list[Any], None, T]:
     """Run work for a visitor, yielding rows of outputs that tell how far it is; returns what it gave.
 
-    `what` names the work, or tells at any time what is done just now; it is not a visitor's.
+    `what` names the work, or tells at any time what is done just now; it is not a visitor's. `turn` is that of the
+    question that it is for.
 
-    Raises CancelledError where it was cancelled.
+    Raises CancelledError where it was cancelled, or another question has taken the place of this one.
     """
-    work = visit.begin(function)
+    work = visit.begin(function, turn)
     name = what if callable(what) else lambda: what
     yield row(progress(name(), 0, 0.0))
     for passes, seconds in work.ticks():
+        if visit.turn != turn:  # what is shown is the other's by now
+            raise CancelledError("Another question has taken the place of this one.")
         yield row(progress(name(), passes, seconds))
     return work.result()
 
@@ -185,17 +194,19 @@ def answered(
     what: str | Callable[[], str],
 ) -> Iterator[list[Any]]:
     """Run work for a visitor: three outputs that stay until `show` fills them, the line on how far it is, Cancel."""
-    gr = page.gradio
+    gr, turn = page.gradio, visit.next_turn()
     still, ended = [gr.skip()] * 3, gr.update(interactive=False)
     try:
-        found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what)
+        found = yield from worked(visit, function, lambda line: [*still, line, gr.update(interactive=True)], what, turn)
+        row = [*show(found), "", ended]
     except CancelledError:
-        yield [*still, CANCELLED, ended]
+        row = [*still, CANCELLED, ended]
     except Exception:
-        yield [*still, "", ended]
+        if visit.turn == turn:
+            yield [*still, "", ended]
         raise
-    else:
-        yield [*show(found), "", ended]
+    if visit.turn == turn:  # else the line and the button are another question's
+        yield row
 
 
 def progress(what: str, passes: int, seconds: float) -> str:

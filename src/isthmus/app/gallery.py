@@ -91,7 +91,7 @@ class Restored(Sequence[Explanation]):
         if isinstance(place, slice):
             return [self[n] for n in range(len(self))[place]]
         item = self.gallery.items[place]
-        return replace(item.answer(self.gallery.question(item.upload)).explanation, source=item.upload.name)
+        return replace(item.answer(self.gallery.question(item.upload)).explanation, source=item.upload.called)
 
 
 def corners(scores: Array) -> tuple[float | None, float]:

@@ -31,7 +31,9 @@ def _files(self: Any, payload: ListFiles | FileData | None) -> Gathered | None:
     if payload is None:
         return None
     files = list(payload) if isinstance(payload, ListFiles) else [payload]
-    return gather([file.path for file in files], self.GRADIO_CACHE) if files else None
+    if not files:
+        return None
+    return gather([file.path for file in files], self.GRADIO_CACHE, names=[file.orig_name for file in files])
 
 
 def _reading(base: type, name: str, doc: str, preprocess: Callable[..., Any]) -> Any:

@@ -172,7 +172,9 @@ def save_row(prefix: str, state: Any, *, picture: bool = True) -> None:
         made = button.click(told(_packer(kind)), state, parcel, concurrency_id="saving", concurrency_limit=2, **quiet)
         made.success(None, parcel, None, js=_DOWNLOAD).then(lambda: None, None, parcel, queue=False, **quiet)
     for button, write, language in ((python, as_python, "python"), (command, as_command, "shell")):
-        copied = button.click(told(_writer(write, language)), state, [code, note], queue=False, **quiet)
+        # In the queue, without which an error is not shown.
+        own = {"concurrency_id": "copying", "concurrency_limit": 4}
+        copied = button.click(told(_writer(write, language)), state, [code, note], **own, **quiet)
         copied.success(None, code, note, js=_COPY)
 
 
@@ -203,5 +205,5 @@ def _writer(write: Callable[..., str], language: str) -> Callable[[Shown | None]
 
 def _there(shown: Shown | None) -> Shown:
     if shown is None:
-        raise InputError("There is nothing to save yet: explain something first.")
+        raise InputError("There is nothing to save here, since the server has forgotten this visit: explain it again.")
     return shown

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from isthmus.errors import InputError
+
+if TYPE_CHECKING:
+    from isthmus.explanation import Explanation
 
 PICTURE = "picture.png"
 FOLDER = "pictures"
@@ -28,6 +34,7 @@ class Asked:
         batch_size: pairs at once, on which the last bits of a result may depend; None for the library's own.
         pictures: files that are explained one by one, for one text; else it is one picture.
         compared: whether methods are compared, be it a single one.
+        loading: options of `isthmus.load`, on which the digits depend: see `loading_of`.
     """
 
     model: str
@@ -39,11 +46,19 @@ class Asked:
     batch_size: int | None = None
     pictures: tuple[str, ...] = ()
     compared: bool = False
+    loading: Mapping[str, str] = field(default_factory=dict)
+
+
+def loading_of(one: Explanation) -> dict[str, str]:
+    """How a result's model was loaded: the kind of its device, and its numbers where they are not float32."""
+    dtype, _, autocast = one.provenance.dtype.partition(", matrix products in ")
+    found = {"device": re.split(r"[: ]", one.provenance.device)[0], "dtype": dtype, "autocast": autocast}
+    return {name: value for name, value in found.items() if value and (name, value) != ("dtype", "float32")}
 
 
 def as_python(calls: Sequence[Asked]) -> str:
     """A program of these calls; several keep their results in a list `found`."""
-    lines = ["import isthmus", "", f"model = isthmus.load({calls[0].model!r})"]
+    lines = ["import isthmus", "", f"model = {_loaded(calls[0])}"]
     files = f"the pictures are in {FOLDER}/" if calls[0].pictures else f"{PICTURE} is the picture of the page"
     lines.append(f"# {files}")
     for number, asked in enumerate(calls):
@@ -56,6 +71,11 @@ def as_command(calls: Sequence[Asked]) -> str:
     """Commands of these calls, one a line, for a POSIX shell."""
     many = len(calls) > 1
     return "\n".join(shlex.join(_command(one, f"isthmus-out/{n}" if many else "")) for n, one in enumerate(calls, 1))
+
+
+def _loaded(asked: Asked) -> str:
+    given = [f"{name}={value!r}" for name, value in asked.loading.items()]
+    return f"isthmus.load({', '.join([repr(asked.model), *given])})"
 
 
 def _python(asked: Asked, name: str) -> list[str]:
@@ -101,8 +121,11 @@ def _shown(asked: Asked, name: str) -> list[str]:
 
 
 def _command(asked: Asked, out: str) -> list[str]:
+    if "autocast" in asked.loading:
+        raise InputError("The command line has no autocast, with which this model was loaded: copy it as Python.")
     picture = FOLDER if asked.pictures else PICTURE
     words = ["isthmus", "compare" if asked.compared else "explain", f"--model={asked.model}"]
+    words += [f"--{name}={value}" for name, value in asked.loading.items()]
     words += [f"--against={asked.against}"] if asked.against else []
     if asked.compared:
         words.append(f"--methods={','.join(asked.methods)}")

@@ -20,7 +20,7 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import LIMITS, clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
@@ -169,8 +169,9 @@ def _reason(row: CompareRow) -> InputError:
 def shown_of(question: Question, comparison: Comparison) -> Shown:
     """What is saved and copied."""
     names = tuple(row.method for row in comparison.rows)
-    asked = Asked(question.model, (question.text,), methods=names, compared=True)
-    return Shown(comparison.explanations, (asked,), comparison, question.picture)
+    found = comparison.explanations
+    asked = Asked(question.model, (question.text,), methods=names, compared=True, loading=loading_of(found[0]))
+    return Shown(found, (asked,), comparison, question.picture)
 
 
 def _said(comparison: Comparison) -> str:

@@ -22,7 +22,7 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question, ask, check
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import clean_text
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
@@ -108,7 +108,7 @@ def views_of(answers: list[Answer]) -> tuple[View, View]:
     main = payload(contrast, with_scale=(first, second))
     difference = one.image.completeness.open if one.image is not None else None
     main |= {
-        "id": str(id(question)),
+        "id": question.number,
         "similarity": difference,
         "similarityLabel": "similarity, first less second",
         "difference": True,
@@ -124,16 +124,17 @@ def views_of(answers: list[Answer]) -> tuple[View, View]:
 
 def shown_of(answers: list[Answer]) -> Shown:
     """What is saved and copied."""
-    questions = [one.question for one in answers]
-    found, asked = tuple(one.explanation for one in answers), tuple(map(_asked, questions))
-    return Shown(found, asked, picture=questions[0].picture)
+    found, asked = tuple(one.explanation for one in answers), tuple(map(_asked, answers))
+    return Shown(found, asked, picture=answers[0].question.picture)
 
 
-def _asked(question: Question) -> Asked:
+def _asked(answer: Answer) -> Asked:
+    question = answer.question
     return Asked(
         question.model,
         (question.text,),
         question.against or "",
         (question.method,),
         question.options,
+        loading=loading_of(answer.explanation),
     )

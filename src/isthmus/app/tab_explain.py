@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from PIL import Image
+
 from isthmus.app import history
 from isthmus.app.asking import (
     CANCELLED,
@@ -31,7 +33,7 @@ from isthmus.app.question import Answer, Question, ask, ask_joint, check, simila
 from isthmus.app.samples import sample, strip
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import Refused, sentence, told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import clean_text
 from isthmus.app.view import View, payload
 from isthmus.app.viewer import listing, viewer
@@ -126,8 +128,8 @@ def _connect(page: Page, parts: _Parts) -> None:
     moving = WORK | {"concurrency_id": "history", "concurrency_limit": 2}
     restored = [*parts.results, parts.text, parts.picture, *settings.inputs]
     for button, by in ((parts.undo, -1), (parts.redo, 1)):
-        button.click(told(_mover(page, by)), [parts.visit], restored, **moving)
-    parts.past.select(told(_chooser(page)), [parts.visit], restored, **moving)
+        button.click(told(_mover(page, by)), [parts.visit, parts.picture], restored, **moving)
+    parts.past.select(told(_chooser(page)), [parts.visit, parts.picture], restored, **moving)
 
 
 def _explainer(page: Page) -> Any:
@@ -143,7 +145,7 @@ def _explainer(page: Page) -> Any:
             options=options_of(method, layer, steps),
         )
         check(models, question)
-        visit.turn = turn = visit.turn + 1
+        turn = visit.next_turn()
         try:
             yield from _steps(page, visit, question, turn)
         except Exception as error:
@@ -166,17 +168,20 @@ def _steps(page: Page, visit: Visit, question: Question, turn: int) -> Iterator[
         return [*still, line, gr.update(interactive=True)]
 
     answer = yield from worked(
-        visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining"
+        visit, lambda watch: ask(models, question, watch=watch, store=visit.store), row, "Explaining", turn
     )
+    if visit.turn != turn:
+        return
     history.keep(visit, answer, page.limits.history)
     yield [*_results(page, visit), "", done]
-    if not question.joint:
+    if not question.joint or visit.turn != turn:  # another one was asked while the answer went to the browser
         return
     whole = yield from worked(
         visit,
         lambda watch: ask_joint(models, answer, watch=watch, store=visit.store),
         row,
         "Preparing words and regions",
+        turn,
     )
     history.improve(visit, answer, whole)
     if visit.turn == turn:
@@ -237,35 +242,37 @@ def _view(now: Answer, former: Answer | None, waiting: str) -> View:
 
 def _kept(now: Answer) -> Shown:
     """What the buttons below the result save."""
-    one = now.question
-    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, now.explanation.joint is not None)
-    return Shown((now.explanation,), (asked,), picture=one.picture)
+    one, found = now.question, now.explanation
+    loading, joint = loading_of(found), found.joint is not None
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint, loading=loading)
+    return Shown((found,), (asked,), picture=one.picture)
 
 
 def _mover(page: Page, by: int) -> Any:
-    return lambda visit: _moved(page, visit, visit.at + by)
+    return lambda visit, picture: _moved(page, visit, visit.at + by, picture)
 
 
 def _chooser(page: Page) -> Any:
-    def choose(visit: Visit, event: Any) -> list[Any]:
-        return _moved(page, visit, getattr(event, "index", None))
+    def choose(visit: Visit, picture: Any, event: Any) -> list[Any]:
+        return _moved(page, visit, getattr(event, "index", None), picture)
 
     choose.__annotations__["event"] = page.gradio.EventData
     return choose
 
 
-def _moved(page: Page, visit: Visit, to: Any) -> list[Any]:
-    """Go to a result, and put its question back where it was asked."""
+def _moved(page: Page, visit: Visit, to: Any, picture: Any) -> list[Any]:
+    """Go to a result, and put its question back where it was asked; `picture` is what the page holds."""
     skip = page.gradio.skip()
     was = history.shown(visit)
     now = history.move(visit, to)
-    if now is None or now is was:
+    if now is None:
         return [skip] * 12
     question, options = now.question, now.question.options
+    there_already = isinstance(picture, Image.Image) and history.same_picture(visit, picture) is question.picture
     return [
-        *_results(page, visit, waiting=_ENDED),
+        *([skip] * 6 if now is was else _results(page, visit, waiting=_ENDED)),
         question.text,
-        skip if was is not None and was.question.picture is question.picture else question.picture,
+        skip if there_already else question.picture,
         question.model,
         question.method,
         options.get("layer", LAYER),

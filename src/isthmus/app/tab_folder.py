@@ -13,7 +13,7 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, ask, ask_joint, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import sentence, told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import LIMITS, Gathered, Upload, clean_text
 from isthmus.app.view import View, payload
 from isthmus.app.viewer import viewer
@@ -101,17 +101,20 @@ def _explainer(page: Page) -> Any:
         served = page.models.get(model).name
         gallery = Gallery(served, clean_text(text), method, options_of(method, layer, steps), [], [*files.left_out])
         check_texts(page.models, served, method, [gallery.text])
-        visit.turn += 1  # what is still prepared for an opened picture has lost its place
+        turn = visit.next_turn()  # what is still prepared for an opened picture has lost its place
         hidden, off = gr.update(visible=False), gr.update(interactive=False)
         yield [None, "", None, None, None, "", "", gr.update(interactive=True), None, hidden, "", hidden]
         ended = ""
         try:
-            yield from _all(page, visit, gallery, files.uploads)
+            yield from _all(page, visit, gallery, files.uploads, turn)
         except CancelledError:
             ended = "Cancelled. "
         except Exception:
-            yield [*[gr.skip()] * 6, "", off, *[gr.skip()] * 4]
+            if visit.turn == turn:
+                yield [*[gr.skip()] * 6, "", off, *[gr.skip()] * 4]
             raise
+        if visit.turn != turn:  # other pictures have taken their place
+            return
         cards, several = gallery.view(_known(order)), gr.update(visible=len(gallery.items) > 1)
         whole = whole_of(gallery) if gallery.items else None
         yield [cards, "", None, gallery, None, _said(gallery, ended), "", off, whole, several, "", hidden]
@@ -119,7 +122,7 @@ def _explainer(page: Page) -> Any:
     return explain_all
 
 
-def _all(page: Page, visit: Visit, gallery: Gallery, uploads: Sequence[Upload]) -> Iterator[list[Any]]:
+def _all(page: Page, visit: Visit, gallery: Gallery, uploads: Sequence[Upload], turn: int) -> Iterator[list[Any]]:
     """Explain the pictures, telling which one is at work. Raises InputError where none of them gives anything."""
     gr, total, before = page.gradio, len(uploads), gallery.done
 
@@ -129,7 +132,7 @@ def _all(page: Page, visit: Visit, gallery: Gallery, uploads: Sequence[Upload]) 
     def at() -> str:
         return f"Picture {min(total, 1 + gallery.done - before)} of {total}"
 
-    yield from worked(visit, partial(_add_all, page, gallery, uploads), row, at)
+    yield from worked(visit, partial(_add_all, page, gallery, uploads), row, at, turn)
     if not gallery.items:
         raise InputError(f"None of these pictures can be explained: {left_out_said(gallery.left_out)}")
 
@@ -160,21 +163,22 @@ def _opener(page: Page) -> Any:
         item, done = gallery.ordered(_known(order))[place], gr.update(visible=False)
         answer = item.answer(gallery.question(item.upload))
         heading = f"<h2>{escape(item.upload.name)}</h2>{_BACK}"
-        visit.turn += 1
-        turn = visit.turn
+        turn = visit.next_turn()
         visit.cancel()
         yield [heading, _view(answer), shown_of(answer), "", done]
         if not answer.question.joint or visit.turn != turn:
             return
 
         def row(line: str) -> list[Any]:
-            """How far it is, as long as nothing else has taken its place."""
-            at = [line, gr.update(visible=True)] if visit.turn == turn else [gr.skip()] * 2
-            return [gr.skip()] * 3 + at
+            return [*[gr.skip()] * 3, line, gr.update(visible=True)]
 
         try:
             whole = yield from worked(
-                visit, lambda watch: ask_joint(page.models, answer, watch=watch), row, "Preparing words and regions"
+                visit,
+                lambda watch: ask_joint(page.models, answer, watch=watch),
+                row,
+                "Preparing words and regions",
+                turn,
             )
         except Exception as error:
             cancelled = isinstance(error, CancelledError)
@@ -191,21 +195,24 @@ def _opener(page: Page) -> Any:
 
 
 def _view(answer: Answer) -> View:
-    return payload(answer) | {"id": str(id(answer.question)), "waiting": WAITING if answer.question.joint else ""}
+    return payload(answer) | {"id": answer.question.number, "waiting": WAITING if answer.question.joint else ""}
 
 
 def shown_of(answer: Answer) -> Shown:
     """What is saved and copied of the opened picture."""
-    one = answer.question
-    joint = answer.explanation.joint is not None
-    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint)
-    return Shown((answer.explanation,), (asked,), picture=one.picture)
+    one, found = answer.question, answer.explanation
+    loading, joint = loading_of(found), found.joint is not None
+    asked = Asked(one.model, (one.text,), "", (one.method,), one.options, joint, loading=loading)
+    return Shown((found,), (asked,), picture=one.picture)
 
 
 def whole_of(gallery: Gallery) -> Shown:
     """What is saved and copied of all pictures."""
-    names = tuple(item.upload.name for item in gallery.items)
-    asked = Asked(gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names)
+    names = tuple(item.upload.called for item in gallery.items)
+    loading = loading_of(gallery.items[0].explanation)
+    asked = Asked(
+        gallery.model, (gallery.text,), "", (gallery.method,), gallery.options, pictures=names, loading=loading
+    )
     return Shown(Restored(gallery), (asked,))
 
 

@@ -22,7 +22,7 @@ from isthmus.app.page import Page
 from isthmus.app.question import Answer, Question, check_texts
 from isthmus.app.saving import Shown, save_row
 from isthmus.app.sentences import told
-from isthmus.app.snippets import Asked
+from isthmus.app.snippets import Asked, loading_of
 from isthmus.app.uploads import LIMITS, clean_lines
 from isthmus.app.view import View, grid, payload
 from isthmus.app.viewer import viewer
@@ -130,6 +130,7 @@ def shown_of(question: Question, found: Sequence[Explanation]) -> Shown:
         methods=(question.method,),
         options=question.options,
         batch_size=_BATCH,
+        loading=loading_of(found[0]),
     )
     return Shown(tuple(by_similarity(found)), (asked,), picture=question.picture)
 

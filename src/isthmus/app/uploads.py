@@ -1,30 +1,26 @@
-"""The only place that reads what a visitor gave: pictures, archives of pictures, and texts, all within bounds."""
+"""The only place that reads what a visitor gave: pictures, archives (by `archives`), and texts, all within bounds."""
 
 from __future__ import annotations
 
 import io
-import struct
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from stat import S_ISLNK
-from typing import Any, BinaryIO
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from isthmus.encoders.pictures import PICTURE_SUFFIXES, open_picture
+from isthmus.app.archives import is_archive, megabytes, too_heavy, unpack
+from isthmus.app.naming import file_called, label, labels_of, told_apart
+from isthmus.encoders.pictures import open_picture
 from isthmus.encoders.texts import check_text
 from isthmus.errors import InputError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+UNDRAWN = ("TIFF",)  # those that browsers do not draw
 _NAMED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 _SCANS = 100  # of a progressive JPEG, which has about ten; each one costs a pass over the whole picture
-_END, _END_SIZE, _LONGEST_COMMENT = b"PK\x05\x06", 22, 65535
-_DIRECTORY = 1 << 20  # bytes of an archive's list of files; some 8,000 names
-_DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that unpack in pieces of a bounded size
-_LABEL = 60
 
 
 @dataclass(frozen=True)
@@ -55,10 +51,22 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, repr=False)
 class Upload:
-    """A picture's file as it was given; `name` is a label to show, never a path."""
+    """A picture's file as it was given.
+
+    Attributes:
+        name: a label to show.
+        data: its bytes.
+        file: its name as the visitor has it, with its path within an archive; it is written, and never opened here.
+    """
 
     name: str
     data: bytes
+    file: str = ""
+
+    @property
+    def called(self) -> str:
+        """The visitor's own name for it."""
+        return self.file or self.name
 
     def picture(self, limits: Limits = LIMITS) -> Image.Image:
         """The picture, see `read_picture`."""
@@ -72,9 +80,23 @@ class Gathered:
     uploads: list[Upload] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
+    def add(self, file: str, data: bytes) -> None:
+        """One more picture's file, called so by the visitor."""
+        self.uploads.append(Upload(label(file), data, file))
+
+    def leave_out(self, file: str, reason: str) -> None:
+        """A file that is no picture, or cannot be used."""
+        self.left_out.append((label(file), reason))
+
+    def in_order(self) -> None:
+        """Give files that are called alike a name of their own, and sort all by what they are labelled."""
+        files = told_apart([one.file for one in self.uploads])
+        named = zip(labels_of(files), self.uploads, files, strict=True)
+        self.uploads = sorted((Upload(name, one.data, file) for name, one, file in named), key=lambda one: one.name)
+
 
 def read_picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
-    """A picture from its file's bytes: RGB, upright, without what else the file holds.
+    """A picture from its file's bytes: RGB, upright, without what else the file holds but its `format`.
 
     Raises:
         InputError: no picture of a kind that is read, too large, damaged or cut off.
@@ -87,7 +109,9 @@ def read_picture(data: bytes, limits: Limits = LIMITS) -> Image.Image:
                 raise InputError("This JPEG is built to be slow to open: save it again in an image editor.")
             image.load()
             found = open_picture(image.copy()).image
-            return Image.frombytes("RGB", found.size, found.tobytes())
+            whole = Image.frombytes("RGB", found.size, found.tobytes())
+            whole.format = image.format
+            return whole
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -103,30 +127,35 @@ def read_upload(path: str | Path, folder: str | Path, limits: Limits = LIMITS) -
     return read_picture(_bytes_of(_inside(path, folder), limits.file_bytes), limits)
 
 
-def gather(paths: Sequence[str | Path], folder: str | Path, limits: Limits = LIMITS) -> Gathered:
+def gather(
+    paths: Sequence[str | Path], folder: str | Path, limits: Limits = LIMITS, *, names: Sequence[str | None] = ()
+) -> Gathered:
     """The pictures in uploaded files, and in the archives among them; they are not decoded yet.
+
+    `names` are those that the visitor's machine has, where they are known: the server changes many.
 
     Raises:
         InputError: an archive that is too large or damaged, or no picture at all.
     """
     found, left = Gathered(), limits.archive_bytes
-    for path in paths:
+    for path, name in zip_longest(paths, names[: len(paths)]):
         file = _inside(path, folder)
-        if _is_archive(file):
+        if is_archive(file):
             with file.open("rb") as stream:
-                _unpack(stream, file.stat().st_size, found, left, limits)
+                unpack(stream, file.stat().st_size, found, left, limits)
         else:
+            called = file_called(name or "", file.name)
             try:
-                found.uploads.append(Upload(label(file.name), _bytes_of(file, limits.file_bytes)))
+                found.add(called, _bytes_of(file, limits.file_bytes))
             except InputError as error:
-                found.left_out.append((label(file.name), str(error)))
+                found.leave_out(called, str(error))
         left = limits.archive_bytes - sum(len(one.data) for one in found.uploads)
         if left < 0:
-            raise InputError(f"These pictures have more than {_megabytes(limits.archive_bytes)}: give fewer.")
+            raise InputError(f"These pictures have more than {megabytes(limits.archive_bytes)}: give fewer.")
     if not found.uploads:
         reason = f" ({found.left_out[0][0]}: {found.left_out[0][1]})" if found.left_out else ""
         raise InputError(f"There is no picture in what you gave{reason}: give {_NAMED}, or a zip of them.")
-    found.uploads.sort(key=lambda one: one.name)
+    found.in_order()
     for one in found.uploads[limits.pictures :]:
         found.left_out.append((one.name, f"more than {limits.pictures} pictures at once"))
     del found.uploads[limits.pictures :]
@@ -171,13 +200,6 @@ def clean_lines(text: Any, limits: Limits = LIMITS) -> tuple[list[str], int]:
     return prompts, again
 
 
-def label(name: str) -> str:
-    """The last part of a file's name as a label: printable, at most 60 characters."""
-    last = PurePosixPath(name.replace("\\", "/")).name
-    shown = "".join(c for c in last if c.isprintable())
-    return (shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…") or "picture"
-
-
 def _inside(path: str | Path, folder: str | Path) -> Path:
     """A file in the folder of uploads, after all links; nothing else is ever opened."""
     try:
@@ -193,7 +215,7 @@ def _inside(path: str | Path, folder: str | Path) -> Path:
 def _bytes_of(file: Path, most: int) -> bytes:
     size = file.stat().st_size
     if size > most:
-        raise InputError(_too_heavy(size, most))
+        raise InputError(too_heavy(size, most))
     return file.read_bytes()
 
 
@@ -201,7 +223,7 @@ def _check_bytes(size: int, limits: Limits) -> None:
     if not size:
         raise InputError("This file is empty: give a picture.")
     if size > limits.file_bytes:
-        raise InputError(_too_heavy(size, limits.file_bytes))
+        raise InputError(too_heavy(size, limits.file_bytes))
 
 
 def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
@@ -211,86 +233,3 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
 
 def _too_large(limits: Limits) -> str:
     return f"scale it to at most {limits.pixels // 10**6} million pixels before you give it."
-
-
-def _too_heavy(size: int, most: int) -> str:
-    return f"The file has {_megabytes(size)}: give one of at most {_megabytes(most)}."
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / (1 << 20):.3g} MB"
-
-
-def _is_archive(file: Path) -> bool:
-    """Whether a file starts as a zip does; a picture with a zip behind it is a picture."""
-    with file.open("rb") as stream:
-        return stream.read(4) in (b"PK\x03\x04", _END)
-
-
-def _unpack(stream: BinaryIO, size: int, found: Gathered, left: int, limits: Limits) -> None:
-    """Add the pictures of an archive; nothing of it is written anywhere."""
-    if size > limits.archive_bytes:
-        raise InputError(_too_heavy(size, limits.archive_bytes))
-    damaged = "The zip is damaged or of an unusual kind: pack the pictures again."
-    if not _plain_directory(stream, size):
-        raise InputError(damaged)
-    try:
-        with zipfile.ZipFile(stream) as archive:
-            for info in _pictures_in(archive, found):
-                if len(found.uploads) > limits.pictures:
-                    found.left_out.append((label(info.filename), f"more than {limits.pictures} pictures at once"))
-                    continue
-                left -= _add(archive, info, found, left, limits)
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError, EOFError, NotImplementedError, zlib.error) as error:
-        raise InputError(damaged) from error
-
-
-def _plain_directory(stream: BinaryIO, size: int) -> bool:
-    """Whether an archive's list of files is short, before zipfile makes an object of each name.
-
-    It is found as zipfile finds it: at the very end, else before a comment.
-    """
-    stream.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT - 20))
-    tail = stream.read()
-    stream.seek(0)
-    last = tail[-_END_SIZE:]
-    place = len(tail) - _END_SIZE if last[:4] == _END and last[-2:] == b"\0\0" else tail.rfind(_END)
-    record = tail[place : place + _END_SIZE] if place >= 0 else b""
-    if len(record) < _END_SIZE or tail[max(0, place - 20) : place].startswith(b"PK\x06\x07"):
-        return False
-    return int(struct.unpack("<I", record[12:16])[0]) <= _DIRECTORY
-
-
-def _pictures_in(archive: zipfile.ZipFile, found: Gathered) -> Iterator[zipfile.ZipInfo]:
-    """Files that are called pictures, in the order of their names; hidden ones and folders are passed over."""
-    for info in sorted(archive.infolist(), key=lambda one: one.filename):
-        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if info.is_dir() or not parts or any(part.startswith((".", "__MACOSX")) and part != ".." for part in parts):
-            continue
-        if S_ISLNK(info.external_attr >> 16):
-            found.left_out.append((label(info.filename), "a link, which is not followed"))
-        elif PurePosixPath(parts[-1]).suffix.lower() not in PICTURE_SUFFIXES:
-            found.left_out.append((label(info.filename), "no picture by its name"))
-        elif info.flag_bits & 1:
-            found.left_out.append((label(info.filename), "locked with a password"))
-        elif info.compress_type not in _DIRECT:
-            found.left_out.append((label(info.filename), "packed in an unusual way"))
-        else:
-            yield info
-
-
-def _add(archive: zipfile.ZipFile, info: zipfile.ZipInfo, found: Gathered, left: int, limits: Limits) -> int:
-    """Read one file of an archive, no more of it than is allowed; returns the bytes that were read."""
-    try:
-        with archive.open(info) as member:
-            data = member.read(limits.file_bytes + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError):
-        found.left_out.append((label(info.filename), "damaged"))
-        return 0
-    if len(data) > limits.file_bytes:
-        found.left_out.append((label(info.filename), f"more than {_megabytes(limits.file_bytes)}"))
-    elif len(data) > left:
-        raise InputError(f"The zip unpacks to more than {_megabytes(limits.archive_bytes)}: give fewer pictures.")
-    else:
-        found.uploads.append(Upload(label(info.filename), data))
-    return len(data)

@@ -86,15 +86,28 @@ class Visit:
         self.at = -1
         self.store = Shared(_STORE)
         self.turn = 0
+        self._lock = threading.Lock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Visit:
         """Gradio copies the first value of a state for every visitor: each begins anew."""
         return Visit()
 
-    def begin(self, function: Callable[[Callable[[int], None]], T]) -> Work[T]:
-        """Begin some work in place of what runs."""
-        self.cancel()
-        self.work = work = Work(function)
+    def next_turn(self) -> int:
+        """The turn of a new question, which takes the place of every former one."""
+        with self._lock:
+            self.turn += 1
+            return self.turn
+
+    def begin(self, function: Callable[[Callable[[int], None]], T], turn: int | None = None) -> Work[T]:
+        """Begin some work in place of what runs; `turn` is that of the question that it is for, if any.
+
+        Raises CancelledError where another question has taken the place of that one: it must not end the newer work.
+        """
+        with self._lock:
+            if turn not in (None, self.turn):
+                raise CancelledError("Another question has taken the place of this one.")
+            self.cancel()
+            self.work = work = Work(function)
         return work
 
     def cancel(self) -> None:
@@ -103,7 +116,8 @@ class Visit:
             self.work.cancel()
 
     def close(self) -> None:
-        """End what runs and forget everything."""
+        """End what runs and what would follow it, and forget everything."""
+        self.next_turn()
         self.cancel()
         self.answers.clear()
         self.at = -1
