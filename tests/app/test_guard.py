@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from isthmus.app.guard import HEADERS, Guard, Uploads
+from isthmus.app.guard import HEADERS, Guard
+from isthmus.app.limits import Limits
+from isthmus.app.visits import Uploads, Visits
 
 
 class Gradio:
@@ -28,8 +30,19 @@ class Gradio:
 
 class Asked:
     def __init__(self, folder: Path) -> None:
-        self.gradio, self.uploads, self.gone = Gradio(), Uploads(folder), []
-        self.guard = Guard(self.gradio, self.uploads, self.gone.append)
+        self.gradio, self.uploads, self.gone, self.back, self.now = Gradio(), Uploads(folder), [], [], 0.0
+        self.visits = Visits(self._left, self.back.append, grace=90, idle=3600, clock=lambda: self.now)
+        self.guard = Guard(self.gradio, self.uploads, self.visits, Limits(), self.visits.end)
+
+    def _left(self, visit: str) -> None:
+        self.gone.append(visit)
+        self.uploads.leave(visit)
+
+    def after(self, seconds: float) -> list[str]:
+        """Who has left that much later."""
+        self.now += seconds
+        self.visits.end()
+        return self.gone
 
     def __call__(self, path: str, body: bytes = b"", method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         sent: list[Any] = []
@@ -115,11 +128,73 @@ def test_a_file_goes_with_the_last_visit_that_uses_it(ask: Asked, tmp_path: Path
         body = json.dumps({"session_hash": visit, "data": [{"path": str(file), "meta": {}}]}).encode()
         ask("/gradio_api/queue/join", body, "POST")
     ask("/gradio_api/heartbeat/one")
-    assert file.is_file()
+    ask.now += 80
     ask("/gradio_api/heartbeat/two")
+    assert ask.after(20) == ["one"]
+    assert file.is_file()
+    assert ask.after(70) == ["one", "two"]
     assert not file.parent.exists()
     assert tmp_path.is_dir()
-    assert ask.gone == ["one", "two"]
+
+
+def test_a_visit_goes_on_that_comes_back_in_time(ask: Asked) -> None:
+    ask("/gradio_api/heartbeat/one")
+    assert ask.after(80) == []
+    ask("/gradio_api/queue/join", b'{"session_hash": "one", "data": []}', "POST")
+    assert ask.after(80) == []
+    with ask.visits.connected("one", heartbeat=True):
+        assert ask.after(4000) == []
+        with ask.visits.connected("one", heartbeat=True):  # the page opens it before the server finds the first broken
+            assert ask.after(4000) == []
+    ask("/gradio_api/queue/data")
+    assert ask.after(89) == []
+    assert ask.after(1) == ["one"]
+    assert ask.after(9999) == ["one"]
+    assert set(ask.back) == {"one"}
+
+
+def test_one_that_came_back_too_late_is_let_go_as_any_other(ask: Asked) -> None:
+    for times in (1, 2):
+        ask("/gradio_api/heartbeat/one")
+        assert ask.after(91) == ["one"] * times
+
+
+def test_a_program_without_a_heartbeat_stays_longer(ask: Asked) -> None:
+    ask("/gradio_api/queue/join", b'{"session_hash": "one", "data": []}', "POST")
+    assert ask.after(3599) == []
+    assert ask.after(1) == ["one"]
+
+
+def test_files_that_nobody_uses_go_and_those_in_use_stay(tmp_path: Path) -> None:
+    uploads = Uploads(tmp_path, idle=-1)  # as if all had come long ago
+    used, unused = tmp_path / "a" / "used.jpg", tmp_path / "b" / "unused.jpg"
+    for file in (used, unused):
+        file.parent.mkdir()
+        file.write_bytes(b"12345")
+    assert uploads.bytes() == 10
+    uploads.note("one", iter([str(used)]))
+    Uploads(tmp_path, idle=60).sweep()
+    assert unused.is_file(), "it may still be used"
+    uploads.sweep()
+    assert used.is_file()
+    assert not unused.parent.exists()
+
+
+def test_it_looks_for_those_that_have_left_as_long_as_the_server_runs(tmp_path: Path) -> None:
+    looked: list[int] = []
+
+    async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+        while len(looked) < 3:
+            await asyncio.sleep(0.01)
+
+    def tick() -> None:
+        looked.append(len(looked))
+        if len(looked) == 1:
+            raise OSError("once")
+
+    visits = Visits(str, str, grace=0.04, idle=1)
+    guard = Guard(lifespan, Uploads(tmp_path), visits, Limits(), tick)
+    asyncio.run(asyncio.wait_for(guard({"type": "lifespan"}, None, None), 20))  # type: ignore[arg-type]
 
 
 def test_files_elsewhere_are_left_alone(tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
-"""What stands before Gradio: it lets through what the page needs, refuses the rest in one sentence, and forgets."""
+"""What stands before Gradio: it lets through what the page needs, refuses the rest, and hears who is there."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
-import shutil
-import threading
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from urllib.parse import parse_qs
+
+from isthmus.app.limits import Limits
+from isthmus.app.visits import LONGEST, Uploads, Visits
 
 _LOG = logging.getLogger("isthmus.app")
 Scope = MutableMapping[str, Any]
@@ -27,6 +30,7 @@ _OPEN = re.compile(
 _ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.\-]*://|^\s*//", re.IGNORECASE)
 _BODY = re.compile(rf"{_API}(queue/join|cancel|reset|component_server|run/.*|api/.*)/?")
 _HEARTBEAT = re.compile(rf"{_API}heartbeat/(\w+)/?")
+_ANSWERS = re.compile(rf"{_API}queue/data/?")
 
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -41,57 +45,50 @@ HEADERS = {
 }
 
 
-class Uploads:
-    """Which visits use which uploaded file: it is deleted with the last of them."""
-
-    def __init__(self, folder: Path) -> None:
-        """Uploads lie in `folder`; nothing outside of it is ever deleted."""
-        self._folder, self._lock = folder.resolve(), threading.Lock()
-        self._users: dict[Path, set[str]] = {}
-
-    def note(self, visit: str, paths: Iterator[str]) -> None:
-        """A visit uses these files; what does not lie in the folder of uploads is left alone."""
-        for name in paths:
-            try:
-                path = Path(name).resolve()
-                if path.is_relative_to(self._folder) and path.is_file():
-                    with self._lock:
-                        self._users.setdefault(path, set()).add(visit)
-            except (OSError, ValueError, RuntimeError):
-                continue
-
-    def leave(self, visit: str) -> None:
-        """A visit has ended."""
-        with self._lock:
-            for users in self._users.values():
-                users.discard(visit)
-            gone = [path for path, users in self._users.items() if not users]
-            for path in gone:
-                del self._users[path]
-                path.unlink(missing_ok=True)
-                if path.parent != self._folder and not any(path.parent.iterdir()):
-                    path.parent.rmdir()
-
-    def clear(self) -> None:
-        """Delete all, with the folder."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
 class Guard:
     """An ASGI middleware around Gradio."""
 
-    def __init__(self, app: Any, uploads: Uploads, left: Callable[[str], None]) -> None:
-        """Guard `app`; `left` is told each visit that has ended, by its session's name."""
-        self.app, self.uploads, self.left = app, uploads, left
+    def __init__(self, app: Any, uploads: Uploads, visits: Visits, limits: Limits, tick: Callable[[], None]) -> None:
+        """Guard `app`; `tick` is called now and then as long as the server runs, in a thread of its own."""
+        self.app, self.uploads, self.visits, self.limits, self._tick = app, uploads, visits, limits, tick
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
-        path = scope["path"]
-        started = False
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] == "http":
+            with self._connection(scope):
+                await self._answer(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """From the server's start to its end."""
+        ticking = asyncio.create_task(self._ticking())
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            ticking.cancel()
+
+    async def _ticking(self) -> None:
+        while True:
+            await asyncio.sleep(self.visits.period)
+            try:
+                await asyncio.to_thread(self._tick)
+            except Exception:  # the next one may go better, and without any nothing is ever deleted
+                _LOG.exception("visits that have ended could not be forgotten")
+
+    def _connection(self, scope: Scope) -> AbstractContextManager[None]:
+        """What a request tells of its visit for as long as it lasts."""
+        beat = _HEARTBEAT.fullmatch(scope["path"]) if scope["method"] == "GET" else None
+        if beat is not None:
+            return self.visits.connected(beat[1], heartbeat=True)
+        if _ANSWERS.fullmatch(scope["path"]):
+            (visit,) = parse_qs(scope.get("query_string", b"").decode("latin-1")).get("session_hash", [""])[:1]
+            if visit:
+                return self.visits.connected(visit, heartbeat=False)
+        return nullcontext()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path, started = scope["path"], False
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal started
@@ -119,11 +116,6 @@ class Guard:
                 "a request that the page does not make: %s %s (%s)", scope["method"], path, type(error).__name__
             )
             await _say(sending, 400, "The page does not ask this: load it again.")
-        finally:
-            beat = _HEARTBEAT.fullmatch(path)
-            if beat is not None and scope["method"] == "GET":
-                self.uploads.leave(beat[1])
-                self.left(beat[1])
 
     def _read(self, body: bytes | None) -> tuple[int, str] | None:
         """Note the uploads that a request uses. Gives a refusal where it is none of the page's."""
@@ -143,7 +135,8 @@ class Guard:
         if any(_ADDRESS.match(name) for name in strings):
             return 403, "Addresses are not fetched: give a file."
         visit = data.get("session_hash")
-        if isinstance(visit, str):
+        if isinstance(visit, str) and len(visit) <= LONGEST:
+            self.visits.heard(visit)
             self.uploads.note(visit, iter(strings))
         return None
 

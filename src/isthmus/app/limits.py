@@ -12,11 +12,13 @@ class Limits:
     Attributes:
         queue: questions that wait at once; whoever comes after them is told so.
         history: results that a visitor can go back to.
-        idle: seconds after which uploads are deleted, should a visit not have ended by then.
+        idle: seconds after which files are deleted that no visit uses.
+        grace: seconds after which a visit has ended whose connection broke off, unless it comes back.
         sessions: visits whose state is kept at once.
     """
 
     queue: int = 32
     history: int = 12
     idle: int = 3600
+    grace: float = 90
     sessions: int = 200

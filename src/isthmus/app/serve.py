@@ -51,12 +51,12 @@ def launch(
     folder = tempfile.mkdtemp(prefix="isthmus-app-")  # of this server and this user alone
     os.environ["GRADIO_TEMP_DIR"] = folder
     needed("gradio")
-    from isthmus.app.guard import Uploads
     from isthmus.app.page import build
+    from isthmus.app.visits import Uploads
 
-    uploads = Uploads(Path(folder))
-    atexit.register(uploads.clear)
     limits = limits or Limits()
+    uploads = Uploads(Path(folder), limits.idle)
+    atexit.register(uploads.clear)
     loaded = models if isinstance(models, Models) else Models.load(models, **options)
     blocks = build(loaded, limits)
     blocks.queue(max_size=limits.queue, api_open=False)
@@ -90,13 +90,27 @@ def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
 
     from isthmus.app.guard import Guard
     from isthmus.app.page import look
+    from isthmus.app.visits import Visits
 
     def left(session: str) -> None:
         """Forget all of a visit."""
+        uploads.leave(session)
         kept = blocks.app.state_holder.session_data.pop(session, None)
         for value in () if kept is None else kept.state_data.values():
             if isinstance(value, Visit):
                 value.close()
+
+    def back(session: str) -> None:
+        """Keep a visit's state, which Gradio gives up an hour after a heartbeat has ended."""
+        kept = blocks.app.state_holder.session_data.get(session)
+        if kept is not None:
+            kept.is_closed = False
+
+    visits = Visits(left, back, limits.grace, limits.idle)
+
+    def tick() -> None:
+        visits.end()
+        uploads.sweep()
 
     return {
         "share": False,
@@ -113,7 +127,7 @@ def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
-            "middleware": [Middleware(Guard, uploads=uploads, left=left)],
+            "middleware": [Middleware(Guard, uploads=uploads, visits=visits, limits=limits, tick=tick)],
         },
         **look(),
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from isthmus.extras import needed
 
-_SCRIPTS = ("colour.js", "viewer.js", "interactive.js", "lists.js", "page.js")
+_SCRIPTS = ("colour.js", "viewer.js", "interactive.js", "lists.js", "page.js", "heartbeat.js")
 _STYLES = ("page.css", "viewer.css", "tabs.css")
 
 
