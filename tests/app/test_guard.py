@@ -32,7 +32,7 @@ class Asked:
     def __init__(self, folder: Path) -> None:
         self.gradio, self.uploads, self.gone, self.back, self.now = Gradio(), Uploads(folder), [], [], 0.0
         self.visits = Visits(self._left, self.back.append, grace=90, idle=3600, clock=lambda: self.now)
-        self.guard = Guard(self.gradio, self.uploads, self.visits, Limits(), self.visits.end)
+        self.guard = Guard(self.gradio, self.uploads, self.visits, Limits(upload=100, disk=250), self.visits.end)
 
     def _left(self, visit: str) -> None:
         self.gone.append(visit)
@@ -44,7 +44,9 @@ class Asked:
         self.visits.end()
         return self.gone
 
-    def __call__(self, path: str, body: bytes = b"", method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    def __call__(
+        self, path: str, body: bytes = b"", method: str = "GET", **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
         sent: list[Any] = []
 
         async def receive() -> Any:
@@ -53,7 +55,8 @@ class Asked:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(self.guard({"type": "http", "path": path, "method": method}, receive, send))
+        given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        asyncio.run(self.guard({"type": "http", "path": path, "method": method, "headers": given}, receive, send))
         headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         return sent[0]["status"], headers, sent[1]["body"]
 
@@ -107,6 +110,63 @@ def test_what_it_does_not_need_is_refused_in_one_sentence(ask: Asked, path: str,
 def test_damaged_requests_do_not_reach_gradio(ask: Asked, body: bytes, status: int) -> None:
     assert ask("/gradio_api/queue/join", body, "POST")[0] == status
     assert ask.gradio.bodies == []
+
+
+OWN, EVIL = "http://127.0.0.1:7860", "https://evil.example"
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/cancel"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": EVIL},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:8888"},
+        {"origin": "http://127.0.0.1:8888", "sec_fetch_site": "same-site"},
+        {"origin": EVIL, "x_forwarded_host": "isthmus.example"},
+        {"sec_fetch_site": "cross-site"},
+        {"origin": OWN, "sec_fetch_site": "cross-site"},
+    ],
+)
+def test_what_another_site_asks_is_refused(ask: Asked, path: str, headers: dict[str, str]) -> None:
+    status, _, body = ask(path, b"{}", "POST", host="127.0.0.1:7860", content_length="2", **headers)
+    assert status == 403
+    assert b"Another site asks this" in body
+    assert ask.gradio.bodies == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": OWN},
+        {"origin": OWN, "sec_fetch_site": "same-origin"},
+        {"origin": "https://me-isthmus.hf.space", "x_forwarded_host": "inner, Me-Isthmus.hf.space"},
+        {"origin": "https://me-isthmus.hf.space", "sec_fetch_site": "same-origin"},
+    ],
+)
+def test_what_the_page_asks_passes_be_it_behind_a_proxy(ask: Asked, headers: dict[str, str]) -> None:
+    assert ask("/gradio_api/queue/join", b"{}", "POST", host="127.0.0.1:7860", **headers)[0] == 200
+
+
+def test_uploads_are_bounded_each_and_all_together(ask: Asked, tmp_path: Path) -> None:
+    def upload(length: str | None) -> tuple[int, str]:
+        status, _, body = ask(
+            "/gradio_api/upload", b"", "POST", **({} if length is None else {"content_length": length})
+        )
+        return status, body.decode()
+
+    assert upload("100") == (200, "ok")
+    assert upload("101")[0] == 413
+    assert upload(None)[0] == upload("-1")[0] == 411
+    assert ask("/gradio_api/upload", b"", "POST", content_length="9", transfer_encoding="chunked")[0] == 411
+    (tmp_path / "there").write_bytes(b"x" * 200)
+    assert upload("50") == (200, "ok")
+    assert upload("51") == (413, "The server holds as many files as it takes: try again later.")
+    with ask.guard._coming(40):
+        assert upload("11")[0] == 413
+        assert upload("10") == (200, "ok")
+    assert upload("50") == (200, "ok")
 
 
 def test_a_good_request_reaches_it_whole(ask: Asked) -> None:

@@ -7,9 +7,9 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from isthmus.app.limits import Limits
 from isthmus.app.visits import LONGEST, Uploads, Visits
@@ -30,6 +30,7 @@ _OPEN = re.compile(
 _ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.\-]*://|^\s*//", re.IGNORECASE)
 _BODY = re.compile(rf"{_API}(queue/join|cancel|reset|component_server|run/.*|api/.*)/?")
 _HEARTBEAT = re.compile(rf"{_API}heartbeat/(\w+)/?")
+_UPLOAD = re.compile(rf"{_API}upload/?")
 _ANSWERS = re.compile(rf"{_API}queue/data/?")
 
 _POLICY = (
@@ -51,6 +52,7 @@ class Guard:
     def __init__(self, app: Any, uploads: Uploads, visits: Visits, limits: Limits, tick: Callable[[], None]) -> None:
         """Guard `app`; `tick` is called now and then as long as the server runs, in a thread of its own."""
         self.app, self.uploads, self.visits, self.limits, self._tick = app, uploads, visits, limits, tick
+        self._on_the_way = 0  # bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -97,9 +99,10 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *_encoded(HEADERS)]}
             await send(message)
 
-        refusal = _refusal(scope)
+        upload = scope["method"] == "POST" and _UPLOAD.fullmatch(path)
+        refusal = _refusal(scope) or (await self._room(scope) if upload else None)
         if refusal is not None:
-            await _say(sending, *refusal)
+            await _say(sending, *refusal, plain=bool(upload))
             return
         try:
             if scope["method"] == "POST" and _BODY.fullmatch(path):
@@ -108,7 +111,8 @@ class Guard:
                 if wrong is not None:
                     await _say(sending, *wrong)
                     return
-            await self.app(scope, receive, sending)
+            with self._coming(_length(scope) or 0) if upload else nullcontext():
+                await self.app(scope, receive, sending)
         except Exception as error:
             if started:
                 raise
@@ -116,6 +120,26 @@ class Guard:
                 "a request that the page does not make: %s %s (%s)", scope["method"], path, type(error).__name__
             )
             await _say(sending, 400, "The page does not ask this: load it again.")
+
+    async def _room(self, scope: Scope) -> tuple[int, str] | None:
+        """A refusal where an upload is too large, or the disk too full for it."""
+        length = _length(scope)
+        if length is None:
+            return 411, "An upload must say how large it is: give it on the page."
+        if length > self.limits.upload:
+            return 413, f"This has {length >> 20:,} MB: give at most {self.limits.upload >> 20:,} MB at once."
+        if self._on_the_way + length + await asyncio.to_thread(self.uploads.bytes) > self.limits.disk:
+            return 413, "The server holds as many files as it takes: try again later."
+        return None
+
+    @contextmanager
+    def _coming(self, length: int) -> Iterator[None]:
+        """Uploads that have not all arrived yet count as if they had."""
+        self._on_the_way += length
+        try:
+            yield
+        finally:
+            self._on_the_way -= length
 
     def _read(self, body: bytes | None) -> tuple[int, str] | None:
         """Note the uploads that a request uses. Gives a refusal where it is none of the page's."""
@@ -143,12 +167,37 @@ class Guard:
 
 def _refusal(scope: Scope) -> tuple[int, str] | None:
     path = scope["path"]
+    if scope["method"] not in ("GET", "HEAD") and _from_elsewhere(scope):
+        return 403, "Another site asks this in your name: open the page itself."
     if not _OPEN.fullmatch(path):
         return 404, "There is nothing here."
     file = path.partition("/gradio_api/file=")[2]
     if file and _ADDRESS.match(file):
         return 403, "Addresses are not fetched: give a file."
     return None
+
+
+def _from_elsewhere(scope: Scope) -> bool:
+    """Whether another site's page makes a browser ask this. What is no browser says nothing of where it comes from."""
+    headers = _headers(scope)
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site == "cross-site":
+        return True
+    if origin is None or site == "same-origin":  # no page can forge that, and a proxy may change the host's name
+        return False
+    hosts = [headers.get("host", ""), *headers.get("x-forwarded-host", "").split(",")]
+    return urlsplit(origin).netloc.lower() not in [host.strip().lower() for host in hosts if host.strip()]
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", [])}
+
+
+def _length(scope: Scope) -> int | None:
+    """The bytes that a request announces, which the server holds it to."""
+    headers = _headers(scope)
+    given = "" if "transfer-encoding" in headers else headers.get("content-length", "")  # it goes before the length
+    return int(given) if given.isascii() and given.isdigit() else None
 
 
 def _paths(data: Any) -> Iterator[str]:
@@ -186,10 +235,12 @@ async def _whole(receive: Receive) -> tuple[bytes | None, Receive]:
     return body, again
 
 
-async def _say(send: Send, status: int, text: str) -> None:
-    headers = _encoded({"content-type": "application/json"})
+async def _say(send: Send, status: int, text: str, *, plain: bool = False) -> None:
+    """Answer with a sentence; `plain` where the page shows the answer as it is."""
+    headers = _encoded({"content-type": "text/plain; charset=utf-8" if plain else "application/json"})
+    body = text if plain else json.dumps({"detail": text})
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps({"detail": text}).encode()})
+    await send({"type": "http.response.body", "body": body.encode()})
 
 
 def _encoded(headers: MutableMapping[str, str] | dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -14,6 +14,8 @@ class Limits:
         history: results that a visitor can go back to.
         idle: seconds after which files are deleted that no visit uses.
         grace: seconds after which a visit has ended whose connection broke off, unless it comes back.
+        upload: bytes of one request that gives files; what is made of them is bounded in `uploads`.
+        disk: bytes of all uploads that lie on the server; while there are more, no other is taken.
         sessions: visits whose state is kept at once.
     """
 
@@ -21,4 +23,6 @@ class Limits:
     history: int = 12
     idle: int = 3600
     grace: float = 90
+    upload: int = 256 << 20
+    disk: int = 4 << 30
     sessions: int = 200
