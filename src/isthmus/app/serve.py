@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def launch(
     Args:
         models: names that `isthmus.load` takes, the first the default; or models that are loaded.
         host: the address to listen on; "0.0.0.0" lets other machines in.
-        port: a port; None takes the first free one from 7860.
+        port: a port; None takes the first free one from 7860, 0 any free one.
         open_page: open the page in the browser.
         limits: bounds of the page.
         block: wait until it ends; else the running `gr.Blocks` is given back, to be closed by its `close()`.
@@ -63,13 +64,13 @@ def launch(
     try:
         blocks.launch(
             server_name=host,
-            server_port=port,
+            server_port=_free(host) if port == 0 else port,
             inbrowser=open_page,
             prevent_thread_lock=True,
             **_closed(limits, uploads, blocks),
         )
     except OSError as error:
-        where = f"{host}, port {port or 'from 7860'}"
+        where = f"{host}, port {'from 7860' if port is None else port}"
         raise OptionError(f"The page cannot listen on {where}: choose another --port.") from error
     except ValueError as error:  # Gradio asks its own page whether it is there
         blocks.close()
@@ -82,6 +83,12 @@ def launch(
         print(f"Isthmus is at {blocks.local_url} (Ctrl+C ends it).", flush=True)
         blocks.block_thread()
     return blocks
+
+
+def _free(host: str) -> int:
+    """A port that nobody listens on, as the system chooses it; Gradio takes 0 for a port's own number."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        return int(one.getsockname()[1])
 
 
 def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
