@@ -16,6 +16,7 @@ class Limits:
         grace: seconds after which a visit has ended whose connection broke off, unless it comes back.
         upload: bytes of one request that gives files; what is made of them is bounded in `uploads`.
         disk: bytes of all uploads that lie on the server; while there are more, no other is taken.
+        kept: bytes that all visits together keep in memory; the results that were not looked at for longest go first.
         sessions: visits whose state is kept at once.
     """
 
@@ -25,4 +26,5 @@ class Limits:
     grace: float = 90
     upload: int = 256 << 20
     disk: int = 4 << 30
+    kept: int = 2 << 30
     sessions: int = 200

@@ -97,15 +97,21 @@ def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
 
     from isthmus.app.guard import Guard
     from isthmus.app.page import look
+    from isthmus.app.stored import forget_recent
     from isthmus.app.visits import Visits
+    from isthmus.app.weighing import lighten
 
-    def left(session: str) -> None:
-        """Forget all of a visit."""
-        uploads.leave(session)
+    def forget(session: str) -> None:
+        """Forget the results of a visit."""
         kept = blocks.app.state_holder.session_data.pop(session, None)
         for value in () if kept is None else kept.state_data.values():
             if isinstance(value, Visit):
                 value.close()
+
+    def left(session: str) -> None:
+        """Forget all of a visit."""
+        uploads.leave(session)
+        forget(session)
 
     def back(session: str) -> None:
         """Keep a visit's state, which Gradio gives up an hour after a heartbeat has ended."""
@@ -118,6 +124,9 @@ def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
     def tick() -> None:
         visits.end()
         uploads.sweep()
+        forget_recent()
+        sessions = [*blocks.app.state_holder.session_data.items()]  # that of the last request comes last
+        lighten({name: [*kept.state_data.values()] for name, kept in sessions}, limits.kept, forget)
 
     return {
         "share": False,
