@@ -72,6 +72,20 @@ def test_a_picture_is_kept_as_its_file_and_is_the_same_when_it_is_looked_at_agai
 
 
 @pytest.mark.usefixtures("forgetful")
+def test_what_the_model_made_of_a_picture_does_not_keep_it_decoded(mini: Any) -> None:
+    visit, models = Visit(), Models([Served(mini)])
+    question = Question("mini", given(), "a dog", options={"steps": 1})
+    first = ask(models, question, store=visit.store)
+    kept = stored_in(question)
+    gc.collect()
+    assert kept is not None
+    assert kept._seen() is None
+    again = ask(models, question, store=visit.store)
+    assert again.explanation.image == first.explanation.image
+    assert stored_in(again.question) is kept
+
+
+@pytest.mark.usefixtures("forgetful")
 def test_the_same_pixels_are_one_picture_whatever_file_they_come_from(answer: Answer) -> None:
     visit, buffer = Visit(), io.BytesIO()
     history.keep(visit, answer, 3)
@@ -96,9 +110,9 @@ def test_decoded_pictures_stay_for_a_while_and_within_a_bound() -> None:
     for place in (0, 1, 0, 2):
         recent.use(pictures[place])
     assert [*recent._kept] == [id(pictures[0]), id(pictures[2])]
-    recent.forget(before=0)
+    assert not recent.forget(before=0)
     assert len(recent._kept) == 2
-    recent.forget(before=float("inf"))
+    assert recent.forget(before=float("inf"))
     assert not recent._kept
     recent.use(pictures[3])
     assert len(recent._kept) == 1

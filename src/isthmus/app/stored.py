@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import sys
 import threading
 import time
 import weakref
@@ -13,9 +15,9 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from isthmus.app.uploads import read_picture
+from isthmus.preparing import STANDS_FOR
 
 T = TypeVar("T")
-_MARK = "isthmus_stored"  # the attribute of a decoded picture that leads back to what it was decoded from
 _RECENT = 256 << 20  # bytes of decoded pictures that are kept for those who look again
 _AGAIN = 60.0  # seconds for which they are
 
@@ -42,11 +44,13 @@ class Recent:
             while self._size > self._bound:
                 self._drop()
 
-    def forget(self, before: float) -> None:
-        """Let go of those that nobody has looked at since then."""
+    def forget(self, before: float) -> bool:
+        """Let go of those that nobody has looked at since then; whether there were any."""
         with self._lock:
+            count = len(self._kept)
             while self._kept and next(iter(self._kept.values()))[1] < before:
                 self._drop()
+            return len(self._kept) < count
 
     def _drop(self) -> None:
         image, _ = self._kept.popitem(last=False)[1]
@@ -58,7 +62,9 @@ _recent = Recent(_RECENT)
 
 def forget_recent() -> None:
     """Let go of decoded pictures that nobody has looked at for a while; to be called now and then."""
-    _recent.forget(time.monotonic() - _AGAIN)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if _recent.forget(time.monotonic() - _AGAIN) and trim is not None:
+        trim(0)  # else the C library keeps hundreds of megabytes for the next picture
 
 
 class Stored:
@@ -74,7 +80,7 @@ class Stored:
     @classmethod
     def of(cls, image: Image.Image) -> Stored:
         """What a picture was decoded from."""
-        return getattr(image, _MARK, None) or cls(image)
+        return getattr(image, STANDS_FOR, None) or cls(image)
 
     @property
     def weight(self) -> int:
@@ -102,7 +108,7 @@ class Stored:
         return image
 
     def _show(self, image: Image.Image) -> None:
-        setattr(image, _MARK, self)
+        setattr(image, STANDS_FOR, self)
         self._seen = weakref.ref(image)
 
 
