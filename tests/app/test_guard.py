@@ -24,6 +24,11 @@ class Gradio:
         if scope["path"].endswith("/broken"):
             raise KeyError(scope["path"])
         self.bodies.append((await receive())["body"])
+        if b"too many" in self.bodies[-1]:
+            await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"5")]})
+            await send({"type": "http.response.body", "body": b"Queue", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
@@ -178,6 +183,14 @@ def test_a_good_request_reaches_it_whole(ask: Asked) -> None:
 def test_what_breaks_it_is_no_500(ask: Asked) -> None:
     status, _, body = ask("/gradio_api/run/broken", b"{}", "POST")
     assert (status, json.loads(body)) == (400, {"detail": "The page does not ask this: load it again."})
+
+
+def test_a_full_queue_is_said_in_a_sentence_of_the_pages_own(ask: Asked) -> None:
+    status, headers, body = ask("/gradio_api/queue/join", b'{"data": ["too many"]}', "POST")
+    said = "As many questions wait already as the server takes: ask again in a minute."
+    assert (status, json.loads(body)) == (429, {"detail": said})
+    assert "content-length" not in headers
+    assert HEADERS.items() <= headers.items()
 
 
 def test_a_file_goes_with_the_last_visit_that_uses_it(ask: Asked, tmp_path: Path) -> None:

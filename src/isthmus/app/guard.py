@@ -30,6 +30,8 @@ _OPEN = re.compile(
 _ADDRESS = re.compile(r"^\s*[a-z][a-z0-9+.\-]*://|^\s*//", re.IGNORECASE)
 _BODY = re.compile(rf"{_API}(queue/join|cancel|reset|component_server|run/.*|api/.*)/?")
 _HEARTBEAT = re.compile(rf"{_API}heartbeat/(\w+)/?")
+_JOIN = re.compile(rf"{_API}queue/join/?")
+_FULL = "As many questions wait already as the server takes: ask again in a minute."
 _UPLOAD = re.compile(rf"{_API}upload/?")
 _ANSWERS = re.compile(rf"{_API}queue/data/?")
 
@@ -91,6 +93,7 @@ class Guard:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, started = scope["path"], False
+        send = _fullness_said(send) if _JOIN.fullmatch(path) else send
 
         async def sending(message: MutableMapping[str, Any]) -> None:
             nonlocal started
@@ -235,12 +238,35 @@ async def _whole(receive: Receive) -> tuple[bytes | None, Receive]:
     return body, again
 
 
+def _fullness_said(send: Send) -> Send:
+    """Answer that the queue is full in a sentence of our own; at Gradio's 503 the page would show one of Gradio's."""
+    full = False
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        nonlocal full
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            full = True
+            start, body = _said(429, _FULL)
+            await send({**start, "headers": [*start["headers"], *_encoded(HEADERS)]})
+            await send(body)
+        elif not full:
+            await send(message)
+
+    return sending
+
+
 async def _say(send: Send, status: int, text: str, *, plain: bool = False) -> None:
     """Answer with a sentence; `plain` where the page shows the answer as it is."""
+    for message in _said(status, text, plain=plain):
+        await send(message)
+
+
+def _said(status: int, text: str, *, plain: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Such an answer."""
     headers = _encoded({"content-type": "text/plain; charset=utf-8" if plain else "application/json"})
     body = text if plain else json.dumps({"detail": text})
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+    start = {"type": "http.response.start", "status": status, "headers": headers}
+    return start, {"type": "http.response.body", "body": body.encode()}
 
 
 def _encoded(headers: MutableMapping[str, str] | dict[str, str]) -> list[tuple[bytes, bytes]]:
