@@ -27,6 +27,7 @@ from isthmus.encoders.sharing import Same, Shared, digests_of
 from isthmus.encoders.tower import Inputs, Side, unit
 from isthmus.errors import InputError
 
+STANDS_FOR = "isthmus_stands_for"  # the attribute of a picture that names an object, in whose place it came
 _THREADS = 8
 
 
@@ -191,8 +192,11 @@ class Preparing:
 
 
 def key_of(picture: Any) -> Hashable:
-    """What tells a picture of a call from others: its path, or the object."""
-    return str(picture) if isinstance(picture, (str, Path)) else Same(picture)
+    """What tells a picture of a call from others: its path, or the object, or what the object says stands for it.
+
+    A key is kept as long as what the model made of the picture, which may be longer than the picture should be.
+    """
+    return str(picture) if isinstance(picture, (str, Path)) else Same(getattr(picture, STANDS_FOR, picture))
 
 
 def ready(model: DualEncoder, item: Any) -> Ready:

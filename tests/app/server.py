@@ -70,11 +70,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, options: Sequence[str] = ("--models", "mini")) -> Iterator[Server]:
-    """Start the app on a free port of loopback, wait until it answers, and end it afterwards."""
+def running(
+    folder: Path, options: Sequence[str] = ("--models", "mini"), program: Sequence[str] = ("-m", "isthmus", "app")
+) -> Iterator[Server]:
+    """Start the app on a free port of loopback, wait until it answers, and end it afterwards.
+
+    Another `program`, as Python takes it, is given the same options.
+    """
     port = free_port()
     surroundings = environment(folder)
-    command = [sys.executable, "-m", "isthmus", "app", *options, "--port", str(port)]
+    command = [sys.executable, *program, *options, "--port", str(port)]
     with (folder / "said.log").open("wb") as said:
         process = subprocess.Popen(command, cwd=folder / "work", env=surroundings, stdout=said, stderr=said)
     server = Server(f"http://127.0.0.1:{port}/", folder, process)

@@ -256,6 +256,21 @@ def test_raw_requests_never_fail_the_server(server: Server, client: Client) -> N
         assert "[build-system]" not in answer.text, label
 
 
+def test_uploads_of_another_site_or_of_no_known_size_are_refused(server: Server, client: Client) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n' + drawn() + b"\r\n--x--\r\n"
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    for headers, content, status in (
+        ({}, body, 200),
+        ({"Origin": server.url.rstrip("/")}, body, 200),
+        ({"Origin": "https://evil.example"}, body, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, body, 403),
+        ({}, iter([body]), 411),  # in pieces, without a length
+    ):
+        answer = client.ask("POST", "gradio_api/upload", content=content, headers=kind | headers)
+        assert answer.status == status, f"{headers}: {answer}"
+        assert status == 200 or answer.text.endswith("."), answer
+
+
 def test_two_sessions_do_not_reach_each_others_files(server: Server, client: Client) -> None:
     """The folder of uploads is not listed, and names in it cannot be guessed from outside."""
     own = Bad("own", "mine.png", drawn((31, 37)))

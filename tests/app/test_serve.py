@@ -6,7 +6,9 @@ import signal
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from app.bad_pictures import Bad, drawn
@@ -42,6 +44,27 @@ def test_a_port_that_is_taken_is_said(models: Any) -> None:
         other.listen()
         with pytest.raises(OptionError, match=r"cannot listen on 127\.0\.0\.1, port \d+: choose another --port\.$"):
             launch(models, port=other.getsockname()[1], block=False)
+
+
+def test_port_0_takes_a_free_one(models: Any) -> None:
+    from isthmus.app.serve import launch
+
+    found = [launch(models, port=0, block=False) for _ in range(2)]
+    try:
+        ports = {urlsplit(one.local_url).port for one in found}
+        assert len(ports) == 2
+        assert not ports & {0, None}
+        assert all(httpx.get(one.local_url).status_code == 200 for one in found)
+    finally:
+        for one in found:
+            one.close()
+
+
+def test_a_host_that_is_not_this_machines_is_said(models: Any) -> None:
+    from isthmus.app.serve import launch
+
+    with pytest.raises(OptionError, match=r"cannot listen on 192\.0\.2\.1, port 0: "):
+        launch(models, host="192.0.2.1", port=0, block=False)
 
 
 def test_a_page_that_does_not_answer_itself_is_said(models: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any, overload
 import numpy as np
 
 from isthmus.app.question import Answer, Question
+from isthmus.app.stored import Stored
 from isthmus.app.uploads import Upload
 from isthmus.app.view import View, delta_of, grid, payload
 from isthmus.drawing.scale import region_scale, word_scale
@@ -43,7 +44,9 @@ class Gallery:
 
     def question(self, upload: Upload) -> Question:
         """What is asked of a picture, decoded."""
-        return Question(self.model, upload.picture(), self.text, None, self.method, self.options)
+        picture = upload.picture()
+        Stored(picture, upload.data)  # what is kept of it, here already
+        return Question(self.model, picture, self.text, None, self.method, self.options)
 
     @property
     def done(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,7 @@ from gradio.data_classes import FileData, ImageData, ListFiles
 from PIL import Image
 
 from isthmus.app.sentences import Refused, sentence, told
+from isthmus.app.stored import Stored
 from isthmus.app.uploads import Gathered, gather, read_upload
 from isthmus.errors import InputError
 
@@ -21,7 +23,9 @@ def _picture(self: Any, payload: ImageData | None) -> Image.Image | Refused | No
     try:
         if not payload.path:  # such as a data URL in a request that no page sends
             raise InputError("This picture did not arrive: give it again.")
-        return read_upload(payload.path, self.GRADIO_CACHE)
+        picture = read_upload(payload.path, self.GRADIO_CACHE)
+        Stored(picture, Path(payload.path).read_bytes())  # what is kept of it
+        return picture
     except Exception as error:
         return Refused(sentence(error))
 

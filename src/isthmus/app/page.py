@@ -56,7 +56,6 @@ def build(models: Models, limits: Limits | None = None) -> Any:
     with gr.Blocks(
         title="Isthmus",
         analytics_enabled=False,
-        delete_cache=(min(600, page.limits.idle), page.limits.idle),
         fill_width=False,
     ) as blocks:
         gr.HTML(_title(models), elem_id="title")
@@ -64,7 +63,19 @@ def build(models: Models, limits: Limits | None = None) -> Any:
             for name, tab in _tabs():
                 with gr.Tab(name, id=name.lower()):
                     tab(page)
+    _without_heartbeat(blocks)
     return blocks
+
+
+def _without_heartbeat(blocks: Any) -> None:
+    """Leave the heartbeat to heartbeat.js, which opens it again where it breaks off."""
+    configured = blocks.get_config_file
+
+    def config(*args: Any, **kwargs: Any) -> Any:
+        return configured(*args, **kwargs) | {"connect_heartbeat": False}
+
+    blocks.get_config_file = config
+    blocks.config = config()
 
 
 def _all_in_sight(gr: Any) -> dict[str, Any]:

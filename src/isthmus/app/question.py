@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 
 from isthmus.app.models import Models
+from isthmus.app.stored import keeps_pictures
 from isthmus.encoders.counting import watched
 from isthmus.encoders.sharing import Shared, sharing
 from isthmus.explanation import Explanation
@@ -19,13 +20,14 @@ from isthmus.methods import registry
 _NUMBERS = itertools.count()
 
 
+@keeps_pictures("picture")
 @dataclass(frozen=True, eq=False)
 class Question:
     """What is asked of a model.
 
     Attributes:
         model: a name of the page's models.
-        picture: upright RGB, as `uploads` gives it.
+        picture: upright RGB, as `uploads` gives it; it is kept as its file's bytes and decoded when it is looked at.
         text: the text, as `uploads.clean_text` gives it.
         against: why the text rather than this one; None for the text alone.
         method: a name of `isthmus.methods`.

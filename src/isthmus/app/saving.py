@@ -16,6 +16,7 @@ import numpy as np
 
 from isthmus.app.sentences import told
 from isthmus.app.snippets import PICTURE, Asked, as_command, as_python
+from isthmus.app.stored import keeps_pictures
 from isthmus.errors import InputError
 from isthmus.export import STEM, arrays_of, to_json
 from isthmus.extras import needed
@@ -59,6 +60,7 @@ _COPY = """async (text) => {
 }"""
 
 
+@keeps_pictures("picture")
 @dataclass(frozen=True, eq=False)
 class Shown:
     """What a tab shows, complete enough to save it and to ask it again.

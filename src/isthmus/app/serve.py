@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ def launch(
     Args:
         models: names that `isthmus.load` takes, the first the default; or models that are loaded.
         host: the address to listen on; "0.0.0.0" lets other machines in.
-        port: a port; None takes the first free one from 7860.
+        port: a port; None takes the first free one from 7860, 0 any free one.
         open_page: open the page in the browser.
         limits: bounds of the page.
         block: wait until it ends; else the running `gr.Blocks` is given back, to be closed by its `close()`.
@@ -51,25 +52,25 @@ def launch(
     folder = tempfile.mkdtemp(prefix="isthmus-app-")  # of this server and this user alone
     os.environ["GRADIO_TEMP_DIR"] = folder
     needed("gradio")
-    from isthmus.app.guard import Uploads
     from isthmus.app.page import build
+    from isthmus.app.visits import Uploads
 
-    uploads = Uploads(Path(folder))
-    atexit.register(uploads.clear)
     limits = limits or Limits()
+    uploads = Uploads(Path(folder), limits.idle)
+    atexit.register(uploads.clear)
     loaded = models if isinstance(models, Models) else Models.load(models, **options)
     blocks = build(loaded, limits)
     blocks.queue(max_size=limits.queue, api_open=False)
     try:
         blocks.launch(
             server_name=host,
-            server_port=port,
+            server_port=_free(host) if port == 0 else port,
             inbrowser=open_page,
             prevent_thread_lock=True,
             **_closed(limits, uploads, blocks),
         )
     except OSError as error:
-        where = f"{host}, port {port or 'from 7860'}"
+        where = f"{host}, port {'from 7860' if port is None else port}"
         raise OptionError(f"The page cannot listen on {where}: choose another --port.") from error
     except ValueError as error:  # Gradio asks its own page whether it is there
         blocks.close()
@@ -84,19 +85,48 @@ def launch(
     return blocks
 
 
+def _free(host: str) -> int:
+    """A port that nobody listens on, as the system chooses it; Gradio takes 0 for a port's own number."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
+        return int(one.getsockname()[1])
+
+
 def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
     """What keeps the page to itself, as `gr.Blocks.launch` takes it."""
     from starlette.middleware import Middleware
 
     from isthmus.app.guard import Guard
     from isthmus.app.page import look
+    from isthmus.app.stored import forget_recent
+    from isthmus.app.visits import Visits
+    from isthmus.app.weighing import lighten
 
-    def left(session: str) -> None:
-        """Forget all of a visit."""
+    def forget(session: str) -> None:
+        """Forget the results of a visit."""
         kept = blocks.app.state_holder.session_data.pop(session, None)
         for value in () if kept is None else kept.state_data.values():
             if isinstance(value, Visit):
                 value.close()
+
+    def left(session: str) -> None:
+        """Forget all of a visit."""
+        uploads.leave(session)
+        forget(session)
+
+    def back(session: str) -> None:
+        """Keep a visit's state, which Gradio gives up an hour after a heartbeat has ended."""
+        kept = blocks.app.state_holder.session_data.get(session)
+        if kept is not None:
+            kept.is_closed = False
+
+    visits = Visits(left, back, limits.grace, limits.idle)
+
+    def tick() -> None:
+        visits.end()
+        uploads.sweep()
+        forget_recent()
+        sessions = [*blocks.app.state_holder.session_data.items()]  # that of the last request comes last
+        lighten({name: [*kept.state_data.values()] for name, kept in sessions}, limits.kept, forget)
 
     return {
         "share": False,
@@ -113,7 +143,7 @@ def _closed(limits: Limits, uploads: Any, blocks: Any) -> dict[str, Any]:
             "docs_url": None,
             "redoc_url": None,
             "openapi_url": None,
-            "middleware": [Middleware(Guard, uploads=uploads, left=left)],
+            "middleware": [Middleware(Guard, uploads=uploads, visits=visits, limits=limits, tick=tick)],
         },
         **look(),
     }

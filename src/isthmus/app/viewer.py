@@ -17,6 +17,7 @@ _SCRIPTS = (
     "interactive.js",
     "lists.js",
     "page.js",
+    "heartbeat.js",
 )
 _STYLES = ("page.css", "viewer.css", "tabs.css")
 

@@ -73,7 +73,7 @@ class Visit:
 
     Attributes:
         work: what runs now, if anything.
-        answers: results, oldest first.
+        answers: results, oldest first; None for each of the oldest that was let go of (`history.thin`).
         at: the place of the one that is shown.
         store: what the model made of the last pictures and texts.
         turn: the number of questions so far; one that is not the last has been given up for another.
@@ -115,10 +115,14 @@ class Visit:
         if self.work is not None:
             self.work.cancel()
 
+    def forget_store(self) -> None:
+        """Let go of what the model made of pictures and texts; it is made again where it is needed."""
+        self.store = Shared(_STORE)
+
     def close(self) -> None:
         """End what runs and what would follow it, and forget everything."""
         self.next_turn()
         self.cancel()
         self.answers.clear()
         self.at = -1
-        self.store = Shared(_STORE)
+        self.forget_store()

@@ -17,7 +17,8 @@ def app(
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port.", show_default="the first free one from 7860")
+        int | None,
+        typer.Option(min=0, max=65535, help="Port; 0 takes any free one.", show_default="the first free one from 7860"),
     ] = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",

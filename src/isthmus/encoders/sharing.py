@@ -52,6 +52,11 @@ class Store:
         self._bound, self._size, self._lock = bound, 0, threading.Lock()
         self._kept: OrderedDict[Hashable, tuple[int, Any]] = OrderedDict()
 
+    @property
+    def size(self) -> int:
+        """The bytes of what it holds."""
+        return self._size
+
     def get(self, key: Hashable) -> Any:
         """What is kept under a key; None where there is nothing."""
         with self._lock:
