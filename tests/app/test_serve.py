@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.acting import Explain
 from app.bad_pictures import Bad, drawn
 from app.client import Client
 from app.server import Server, running
@@ -76,6 +77,25 @@ def test_a_page_that_does_not_answer_itself_is_said(models: Any, monkeypatch: py
     monkeypatch.setattr(gradio.Blocks, "launch", busy)
     with pytest.raises(OptionError, match="does not answer this machine"):
         launch(models, block=False)
+
+
+FULL = """
+import sys
+from isthmus.app import launch
+from isthmus.app.limits import Limits
+launch(port=int(sys.argv[-1]), limits=Limits(queue=0))
+"""
+
+
+def test_a_full_queue_is_said_on_the_page(tmp_path: Path, browser: Any) -> None:
+    with running(tmp_path, program=("-c", FULL)) as server:
+        page = browser.new_page()
+        page.goto(server.url)
+        explain = Explain(page)
+        explain.give_text("a dog")
+        explain.run()
+        page.get_by_text("As many questions wait already as the server takes: ask again in a minute.").first.wait_for()
+        page.close()
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
