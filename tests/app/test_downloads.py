@@ -8,9 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
-import pytest
 from PIL import Image
 
 import isthmus
@@ -71,21 +69,3 @@ def test_copies_are_in_the_clipboard(visit: Callable[..., Visit], dog: Path) -> 
             "line => document.querySelector('#explain-code')?.innerText.includes(line)",
             arg=copied.strip().splitlines()[0],
         )
-
-
-@pytest.mark.parametrize("button", ["python", "command", "save-json"])
-def test_what_the_server_has_forgotten_is_said(visit: Callable[..., Visit], dog: Path, button: str) -> None:
-    """A visit ends with any of its heartbeats, as where a network breaks off."""
-    one = visit()
-    explain = Explain(one.page)
-    explain.asked(dog, TEXT, "joint")
-    beat = next(url for url in one.asked if "/heartbeat/" in url)
-    with httpx.stream("GET", beat) as stream:
-        next(stream.iter_raw())
-    toast = one.page.locator(".toast-body")
-    for _ in range(40):  # the server notices when it next writes to the stream
-        explain.part(button).click()
-        one.page.wait_for_timeout(500)
-        if toast.count():
-            break
-    assert "has forgotten this visit: explain it again." in toast.first.inner_text()

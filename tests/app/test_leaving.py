@@ -47,9 +47,18 @@ def until(found: Callable[[], bool], seconds: float = WITHIN / 1000) -> None:
         time.sleep(0.1)
 
 
-def gone_to(browser: Any, url: str) -> Visit:
+KEEP = """
+window.connections = [];
+window.EventSource = class extends EventSource {
+  constructor(...given) { super(...given); window.connections.push(this); }
+};
+"""
+
+
+def gone_to(browser: Any, url: str, script: str = "") -> Visit:
     context = browser.new_context(viewport={"width": 1400, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(WITHIN)
+    context.add_init_script(script)
     one = Visit(context.new_page(), context, url)
     one.page.goto(url)
     one.page.get_by_role("tab").first.wait_for()
@@ -88,3 +97,17 @@ def test_a_page_goes_on_after_its_connection_broke_off_once(quick: Server, brows
         assert not [error for error in visit.errors if "ERR_" not in error], visit.errors
         visit.context.close()
         until(lambda: not given(quick))
+
+
+@pytest.mark.parametrize("button", ["python", "command", "save-json"])
+def test_what_the_server_has_forgotten_is_said(quick: Server, browser: Any, dog: Path, button: str) -> None:
+    """A page that was asleep for longer than the server waits for it."""
+    visit = gone_to(browser, quick.url, KEEP)
+    explain = Explain(visit.page)
+    explain.asked(dog, "a dog", "joint")
+    visit.page.evaluate("() => window.connections.forEach(one => one.close())")
+    until(lambda: not given(quick))
+    explain.part(button).click()
+    said = visit.page.locator(".toast-body").first
+    assert "has forgotten this visit: explain it again." in said.inner_text()
+    visit.context.close()
