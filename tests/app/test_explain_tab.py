@@ -274,7 +274,10 @@ def test_long_work_is_told_and_cancelled(fresh: Explain) -> None:
     fresh.part("method").locator("input").fill("rise")
     fresh.part("method").locator("input").press("Enter")
     fresh.run()
-    fresh.page.wait_for_function("() => /\\d+ passes/.test(document.querySelector('#explain-status').innerText)")
+    # Of this question: words and regions of the former one may be prepared still, and Cancel would end those.
+    fresh.page.wait_for_function(
+        "() => /Explaining.*\\d+ passes/.test(document.querySelector('#explain-status').innerText)"
+    )
     fresh.part("cancel").click()
     fresh.page.wait_for_function("() => /ancelled/.test(document.querySelector('#explain-status').innerText)")
     assert fresh.pixels() == before
