@@ -268,6 +268,7 @@ def test_it_looks_for_those_that_have_left_as_long_as_the_server_runs(tmp_path: 
     visits = Visits(str, str, grace=0.04, idle=1)
     guard = Guard(lifespan, Uploads(tmp_path), visits, Limits(), tick)
     asyncio.run(asyncio.wait_for(guard({"type": "lifespan"}, None, None), 20))  # type: ignore[arg-type]
+    assert looked[:3] == [0, 1, 2], "it goes on after one that failed"
 
 
 def test_files_elsewhere_are_left_alone(tmp_path: Path) -> None:

@@ -310,3 +310,34 @@ def test_what_failed_is_taken_back_where_its_piece_is_no_longer_known(store: Sto
     store.put(1, 0, made_table(["1a", "x"]))
     assert store.finish()["counts"]["failures"] == 0
     assert errors(store) == []
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_taking_back_is_ended_where_it_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Wherever it dies: the next run, which need not ask for it, takes back what is left from the failed piece on."""
+    store = Store(str(tmp_path / "out"))
+    store.prepare({})
+    for piece in range(4):
+        bad = [Failure("x", "It is out of reach.")] * (piece == 1)
+        store.put(0, piece, made_table([f"{piece}"]), bad, last=piece == 3)
+    store.finish()
+    remove, left = Path.unlink, [after]
+
+    def killed(self: Any, *names: str) -> None:
+        for name in names:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            remove(tmp_path / "out" / name, missing_ok=True)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("isthmus.scale.files.Files.remove", killed)
+        try:
+            Store(str(tmp_path / "out")).prepare({}, retry_failed=True)
+        except KeyboardInterrupt:
+            assert (tmp_path / "out" / ".work" / "retrying.json").is_file()
+    again = Store(str(tmp_path / "out"))
+    again.prepare({})
+    assert again.done().pieces == {(0, 0)}
+    assert not again.done().shards
+    assert not (tmp_path / "out" / ".work" / "retrying.json").exists()

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 Piece = tuple[int, int]
 WORK = ".work"
 PAIRS = "pairs"
+RETRYING = f"{WORK}/retrying.json"  # pieces are being taken back
 _PART = re.compile(r"part-(\d{5,})-(\d{5,})\.parquet")
 _ERRORS = re.compile(r"errors-(\d{5,})-(\d{5,})\.parquet")
 _ENDED = re.compile(r"ended-(\d{5,})-(\d{5,})\.json")

@@ -18,25 +18,29 @@ from isthmus.scale.packing import unread
 
 
 def take_back(files: Files, read: Callable[[str], Any], done: Set[Piece]) -> int:
-    """Remove the pieces in which something failed; how many. Killed meanwhile, what is not removed has its errors.
+    """Remove the pieces in which something failed; how many.
+
+    It is told in .work as long as it goes on, and where it was killed the next run does the rest of it first: a shard
+    of which only some pieces were removed must not be read on. The last pieces go first, the one with the errors last.
 
     Args:
         files, read: of a store; `read` opens a Parquet file.
         done: the pieces that are done.
     """
+    files.write(naming.RETRYING, b"{}")
     work = files.names(naming.WORK)
-    failed = [one for one in naming.errors_among(work) if one in done]
+    failed = {one for one in naming.errors_among(work) if one in done}
     since = _whole(files, read)  # for each shard, the piece from which on all are taken back
     for shard, piece in failed:
         with read(naming.errors(shard, piece)) as part:
             if unread(part.schema_arrow):
                 since[shard] = min(piece, since.get(shard, piece))
     files.remove(ERRORS)  # what is not taken back is told in .work
-    back = sorted(one for one in done if one in failed or one[1] >= since.get(one[0], one[1] + 1))
+    back = sorted((one for one in done if one in failed or one[1] >= since.get(one[0], one[1] + 1)), reverse=True)
     files.remove(*(naming.ended(*one) for one in naming.ended_among(work) if one[0] in since))
     for one in back:
         files.remove(naming.part(*one), naming.errors(*one))
-    files.remove(KEPT)
+    files.remove(KEPT, naming.RETRYING)
     return len(back)
 
 

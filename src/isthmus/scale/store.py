@@ -6,6 +6,7 @@
     .work/errors-SSSSS-KKKKK.parquet    what failed in a piece, written before its part
     .work/ended-SSSSS-NNNNN.json        shard S has N pieces
     .work/trying-SSSSS-KKKKK.json       a piece that is at work, and what is known of it
+    .work/retrying.json                 pieces are being taken back, see `isthmus.scale.retrying`
     .work/kept.parquet                  what errors.parquet alone told when the run began
 
 A piece is done when its part is there. Several writers may be at work at once, on several machines.
@@ -70,7 +71,7 @@ class Store(Output):
         elif before is not None and (before.get("state") == "running" or self.done().pieces):
             self._check(before.get("settings", {}), told)
         self._tidy()
-        if retry_failed:
+        if retry_failed or self.files.exists(naming.RETRYING):
             with self._gathering():
                 take_back(self.files, self.read_part, self.done().pieces)
         self.files.make("pairs", ".work/writing")
